@@ -1,0 +1,153 @@
+/* What a tenant's handlers are compiled against: hooks, verdicts, maps and helpers.
+ *
+ * A protocol is one C file built with `chamelio protocol build FILE.c`. Its handlers are BPF programs
+ * named by section; each takes the context below and returns a verdict:
+ *
+ *     CHAM_HANDLER(rx)    a packet for one of the instance's addresses
+ *     CHAM_HANDLER(ring)  an entry that an application or the slow path put in an inbound ring
+ *     CHAM_HANDLER(tx)    an id of a CHAM_MAP_TX map is due to send
+ *     CHAM_HANDLER(timer) an id of a CHAM_MAP_TIMER map has passed its deadline
+ *
+ * The same source compiles in two ways. As BPF it is what a tenant ships: verified, lifted, jointly compiled.
+ * With CHAM_NATIVE it becomes host code inside the provider: mode `fixed`, the yardstick for the tax.
+ */
+#ifndef CHAMELIO_H
+#define CHAMELIO_H
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef signed char s8;
+typedef short s16;
+typedef int s32;
+typedef long long s64;
+
+/* ---- context: read-only, typed for the verifier ---------------------------------------------------------- */
+
+struct chamelio_ctx {
+    void *data;      /* first byte of the packet, from the IP header on */
+    void *data_end;  /* one past its last byte (exact: link padding is gone) */
+    void *entry;     /* ring hook: a private copy of the ring's entry */
+    void *entry_end; /* one past it */
+    u64 now;         /* engine time in ns, read once per batch */
+    u32 id;          /* ring: the context that wrote the entry (0 is the slow path); tx, timer: the id that is due */
+    u32 hash;        /* rx: the provider's keyed hash of the flow */
+    u32 core;        /* which engine core runs this */
+    u32 csum_ok;     /* rx: 1 when the port has already verified the transport checksum */
+};
+
+/* ---- verdicts -------------------------------------------------------------------------------------------- */
+
+#define CHAM_DONE 0u                                       /* finished with the buffer, if there was one */
+#define CHAM_TX 1u                                         /* transmit the packet as it stands */
+#define CHAM_PUNT 2u                                       /* give the packet to the slow path */
+#define CHAM_ERROR(reason) (3u | (u32)(u8)(reason) << 8)   /* drop; counted under the tenant's own reason code */
+
+/* ---- maps ------------------------------------------------------------------------------------------------ */
+
+#define CHAM_MAP_ARRAY 1    /* values by index; an id belongs to one core */
+#define CHAM_MAP_HASH 2     /* keyed hash, bounded probes, private to a core; full is an error for this tenant alone */
+#define CHAM_MAP_RING_OUT 3 /* engine to application: one ring per context */
+#define CHAM_MAP_RING_IN 4  /* application to engine: one ring per context; its entries run the ring hook */
+#define CHAM_MAP_BYTES 5    /* per id a power-of-two byte buffer, addressed by position modulo its size */
+#define CHAM_MAP_TX 6       /* ids with a due time; when it comes the tx hook runs */
+#define CHAM_MAP_TIMER 7    /* ids with a deadline; when it passes the timer hook runs */
+
+#define CHAM_SHARED 1 /* flag: the slow path and applications see (and may write) the values */
+
+/* One writer per field of a shared value, declared here and enforced by the SDK. Unmarked fields are fast. */
+#define CHAM_FAST __attribute__((btf_decl_tag("fast")))
+#define CHAM_SLOW __attribute__((btf_decl_tag("slow")))
+
+/* ---- the two ways to compile ----------------------------------------------------------------------------- */
+
+#ifdef CHAM_NATIVE
+#define CHAM_HANDLER(hook) u64 cham_native_##hook(struct chamelio_ctx *ctx)
+#define CHAM_MAP(name, ...) extern const char name[] __asm__("cham_map_" #name)
+#define CHAM_HELPER(id, ret, name, ...) ret name(__VA_ARGS__)
+#else
+#define CHAM_HANDLER(hook) __attribute__((section("chamelio/" #hook), used)) u64 hook(struct chamelio_ctx *ctx)
+#define CHAM_MAP(name, ...) struct { __VA_ARGS__ } name __attribute__((section(".maps"), used))
+#define CHAM_HELPER(id, ret, name, ...) static ret (*const name)(__VA_ARGS__) = (ret (*)(__VA_ARGS__))(id)
+#endif
+
+#define CHAM_INLINE static inline __attribute__((always_inline))
+
+/* A map is declared in libbpf's own way; these spell the six kinds that there are. */
+#define CHAM_ARRAY(name, entries, value_t, map_flags)                                                      \
+    CHAM_MAP(name, int (*type)[CHAM_MAP_ARRAY]; int (*max_entries)[entries]; int (*flags)[map_flags];      \
+             u32 *key; value_t *value;)
+#define CHAM_HASH(name, entries, key_t, value_t, map_flags)                                                \
+    CHAM_MAP(name, int (*type)[CHAM_MAP_HASH]; int (*max_entries)[entries]; int (*flags)[map_flags];       \
+             key_t *key; value_t *value;)
+#define CHAM_RING_OUT(name, entries, entry_t)                                                              \
+    CHAM_MAP(name, int (*type)[CHAM_MAP_RING_OUT]; int (*max_entries)[entries]; entry_t *value;)
+#define CHAM_RING_IN(name, entries, entry_t)                                                               \
+    CHAM_MAP(name, int (*type)[CHAM_MAP_RING_IN]; int (*max_entries)[entries]; entry_t *value;)
+#define CHAM_BYTES(name, ids, size)                                                                        \
+    CHAM_MAP(name, int (*type)[CHAM_MAP_BYTES]; int (*max_entries)[ids]; int (*value_size)[size];)
+#define CHAM_TX_IDS(name, ids) CHAM_MAP(name, int (*type)[CHAM_MAP_TX]; int (*max_entries)[ids];)
+#define CHAM_TIMERS(name, ids) CHAM_MAP(name, int (*type)[CHAM_MAP_TIMER]; int (*max_entries)[ids];)
+
+/* ---- helpers: each has a cost in the contract ------------------------------------------------------------ */
+
+/* The value of `key` in an array or hash map, or NULL. */
+CHAM_HELPER(1, void *, cham_lookup, const void *map, const void *key);
+/* Insert or overwrite. 0, or -ENOSPC (hash full), -ENOENT (array index out of range). */
+CHAM_HELPER(2, s64, cham_update, const void *map, const void *key, const void *value, u64 flags);
+/* Remove from a hash map. 0, or -ENOENT. */
+CHAM_HELPER(3, s64, cham_delete, const void *map, const void *key);
+
+/* Put a copy of `entry` (the ring's value type) in the ring of a context. 0, -ENOSPC (full), -EINVAL (no such
+ * context, or its ring is damaged). */
+CHAM_HELPER(0x101, s64, cham_push, const void *ring, u32 context, const void *entry);
+
+/* Spans: a part of the packet, `off` and `len` in bytes from the IP header, checked by the helper at run time. */
+#define CHAM_SPAN(off, len) ((u64)(u32)(off) << 32 | (u32)(len))
+
+/* Set the packet's length; what it gains is zero. 0, or -EINVAL (beyond the MTU). Packet pointers end here. */
+CHAM_HELPER(0x102, s64, cham_resize, struct chamelio_ctx *ctx, u64 len);
+/* Copy a span of the packet to position `pos` of buffer `id`. 0, or -EINVAL (span, id, or longer than the buffer). */
+CHAM_HELPER(0x103, s64, cham_pkt_to_bytes, struct chamelio_ctx *ctx, const void *bytes, u32 id, u64 pos, u64 span);
+/* Copy from position `pos` of buffer `id` to a span, which may extend the packet. Packet pointers end here. */
+CHAM_HELPER(0x104, s64, cham_bytes_to_pkt, struct chamelio_ctx *ctx, const void *bytes, u32 id, u64 pos, u64 span);
+/* Ones' complement sum (RFC 1071) of a span, not inverted, folded to 16 bits in packet byte order, plus `seed`
+ * (32 bits, same order). -EINVAL if the span is not within the packet. */
+CHAM_HELPER(0x105, s64, cham_csum, struct chamelio_ctx *ctx, u64 span, u64 seed);
+/* Make `id` due at `when` (ns; the past is now), replacing what was set. 0, or -ENOENT (no such id). */
+CHAM_HELPER(0x106, s64, cham_schedule, const void *ids, u32 id, u64 when);
+/* Forget `id`. 0, or -ENOENT (no such id, or it was not set). */
+CHAM_HELPER(0x107, s64, cham_cancel, const void *ids, u32 id);
+
+/* ---- byte order and the headers that every transport meets ------------------------------------------------ */
+
+#define cham_htons(x) __builtin_bswap16((u16)(x))
+#define cham_ntohs(x) __builtin_bswap16((u16)(x))
+#define cham_htonl(x) __builtin_bswap32((u32)(x))
+#define cham_ntohl(x) __builtin_bswap32((u32)(x))
+
+struct cham_ipv4 {
+    u8 version_ihl;
+    u8 tos;
+    u16 total_length;
+    u16 id;
+    u16 fragment;
+    u8 ttl;
+    u8 protocol;
+    u16 checksum;
+    u32 src;
+    u32 dst;
+};
+
+/* Fold a ones' complement sum to 16 bits. */
+CHAM_INLINE u32 cham_fold(u64 sum)
+{
+    sum = (sum & 0xffffffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    return (u32)sum;
+}
+
+#endif
