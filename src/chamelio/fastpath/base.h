@@ -1,0 +1,46 @@
+/* Words of the fast path: integer types, constants of a build, small arithmetic. */
+#ifndef CHAM_BASE_H
+#define CHAM_BASE_H
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef int s32;
+typedef long long s64;
+
+#define CHAM_INLINE static inline __attribute__((always_inline))
+#define CHAM_ALIGNED(n) __attribute__((aligned(n)))
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define CHAM_ASSERT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " is pinned at " #bytes " bytes")
+
+/* Configuration is linked in as a module of constants, never as macros: one bitcode serves every build. */
+extern const u32 cham_cfg_virtual;   /* 1: time and cycles are counted by the cost model, not by the machine */
+extern const u32 cham_cfg_hardening; /* 1: accesses at checked variable offsets are masked as well */
+
+#define CHAM_NONE 0xffffffffu
+
+#define CHAM_ENOENT 2
+#define CHAM_EINVAL 22
+#define CHAM_ENOSPC 28
+
+CHAM_INLINE u16 cham_be16(u16 x) { return __builtin_bswap16(x); }
+CHAM_INLINE u32 cham_be32(u32 x) { return __builtin_bswap32(x); }
+CHAM_INLINE u32 cham_min(u32 a, u32 b) { return a < b ? a : b; }
+
+/* Unaligned loads and stores: packets align nothing. */
+CHAM_INLINE u16 cham_load16(const u8 *p) { u16 v; __builtin_memcpy(&v, p, 2); return v; }
+CHAM_INLINE u32 cham_load32(const u8 *p) { u32 v; __builtin_memcpy(&v, p, 4); return v; }
+CHAM_INLINE u64 cham_load64(const u8 *p) { u64 v; __builtin_memcpy(&v, p, 8); return v; }
+CHAM_INLINE void cham_store16(u8 *p, u16 v) { __builtin_memcpy(p, &v, 2); }
+CHAM_INLINE void cham_store32(u8 *p, u32 v) { __builtin_memcpy(p, &v, 4); }
+
+/* 64 x 64 -> 128 bit multiply, folded: the mixing step of the keyed hashes. */
+CHAM_INLINE u64 cham_mix(u64 a, u64 b)
+{
+    unsigned __int128 r = (unsigned __int128)a * b;
+    return (u64)r ^ (u64)(r >> 64);
+}
+
+#endif
