@@ -1,0 +1,1 @@
+"""The engine: threads, generations, ports and counters around the fast path's C."""

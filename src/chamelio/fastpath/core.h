@@ -1,0 +1,285 @@
+/* The engine's state: one core, its tenants, their instances, and what units and the round know of each other.
+ *
+ * Everything here is engine memory. Only the core's own thread writes it once it runs; the control thread prepares
+ * objects and hands them over by commands (control.c).
+ */
+#ifndef CHAM_CORE_H
+#define CHAM_CORE_H
+
+#include "../include/chamelio.h"
+#include "map.h"
+#include "port.h"
+
+#define CHAM_MAX_TENANTS 256
+#define CHAM_MAX_INSTANCES 256
+#define CHAM_MAX_UNITS 64
+#define CHAM_MAX_PORTS 8
+#define CHAM_MAX_ROUTES 32
+#define CHAM_MAX_BINDINGS 1024
+#define CHAM_MAX_NEIGHBOURS 256
+#define CHAM_MAX_CONTEXTS 32
+#define CHAM_BACKLOG 256
+#define CHAM_BATCH 32        /* packets, entries or ids of one hook that a turn serves, at most */
+#define CHAM_ENTRY_MAX 256   /* bytes of a ring entry */
+#define CHAM_HOOKS 4
+
+enum cham_hook { CHAM_RX, CHAM_RING, CHAM_TXDUE, CHAM_TIMER };
+
+struct cham_core;
+struct cham_instance;
+
+/* ---- units: jointly compiled code of one protocol ----------------------------------------------------------- */
+
+/* Each batch loop returns how many packets, entries or ids it served. */
+struct cham_unit {
+    u32 (*rx)(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n);
+    u32 (*ring)(struct cham_core *core, struct cham_instance *inst, u32 max);
+    u32 (*tx)(struct cham_core *core, struct cham_instance *inst, u32 max);
+    u32 (*timer)(struct cham_core *core, struct cham_instance *inst, u32 max);
+    u64 cold[CHAM_HOOKS]; /* proven cost of one run, in cycles, 0: no such handler */
+};
+
+/* What a handler runs on; the tenant sees the first part. */
+struct cham_turn {
+    struct chamelio_ctx ctx;
+    struct cham_instance *inst;
+    struct cham_core *core;
+    struct cham_frame *frame; /* NULL until the hook has one */
+};
+
+/* ---- instances and tenants ----------------------------------------------------------------------------------- */
+
+struct cham_hook_counters {
+    u64 runs, cycles, errors;
+};
+
+struct cham_instance_counters {
+    u64 rx_packets, rx_bytes; /* handed to the rx hook */
+    u64 tx_packets, tx_bytes; /* accepted for transmission */
+    u64 done, punted;         /* packets finished with, given to the slow path */
+    u64 consumed;             /* frames that a tx, ring or timer hook took and gave back */
+    u64 injected;             /* raw packets taken from the slow path */
+    u64 drops[CHAM_N_DROPS];
+    u64 events[CHAM_N_EVENTS];
+    u64 reasons[256]; /* handler errors by the tenant's own code */
+    struct cham_hook_counters hooks[CHAM_HOOKS];
+};
+
+struct cham_tenant_counters {
+    u64 cycles; /* charged */
+    u64 turns;
+    u64 stolen; /* measured beyond the contract's bound: the machine's doing, not charged */
+    u64 icmp_echo;
+    u64 drops[CHAM_N_DROPS]; /* before an instance was known */
+};
+
+/* Counters live in a file of their own, mapped by whoever wants to read them. */
+struct cham_counters {
+    u64 rounds, idle_rounds;
+    u64 cycles_elapsed, cycles_idle, cycles_provider;
+    u64 swaps;
+    u64 rx_packets, tx_packets; /* all ports */
+    u64 arp_handled, icmp_handled; /* consumed by the provider */
+    u64 switched; /* from one tenant of this host to another */
+    u64 drops[CHAM_N_DROPS]; /* nobody's: before a tenant was known */
+    struct cham_tenant_counters tenants[CHAM_MAX_TENANTS];
+    struct cham_instance_counters instances[CHAM_MAX_INSTANCES];
+};
+
+enum cham_instance_state { CHAM_INSTANCE_FREE, CHAM_INSTANCE_ACTIVE, CHAM_INSTANCE_QUARANTINED };
+
+/* The head of an instance's private memory; maps follow. `base` of every map offset is its address. */
+struct cham_instance {
+    u64 secret[2]; /* of the engine: key of the hash maps */
+    u32 index;
+    u32 tenant;
+    u32 unit;
+    u32 state;
+    u32 network;
+    u32 address; /* packet byte order */
+    u32 protocol;
+    u32 attached; /* contexts that have an application (bit 0: the slow path) */
+    u32 woken;    /* contexts pushed to in this turn */
+    u32 next;     /* next instance of the tenant */
+    const struct cham_map *ring_in; /* the map that feeds the ring hook, NULL: none */
+    const struct cham_map *tx_ids;
+    const struct cham_map *timers;
+    const struct cham_map *ring_outs; /* array, for attaching and waking */
+    u32 n_ring_outs;
+    u32 next_context; /* where the ring hook goes on, so that no application starves another */
+    struct cham_instance_counters *counters;
+    u32 hop_address, hop_neighbour, hop_version, hop_port; /* the last next hop, while hop_version is current */
+    struct cham_ring punt, xmit;                           /* the provider's raw rings to and from the slow path */
+    u64 raw_rings;                                         /* offset of their shared parts: punt, then xmit */
+    s32 bells[CHAM_MAX_CONTEXTS];                          /* eventfds */
+    u32 backlog_head, backlog_len;
+    u32 backlog[CHAM_BACKLOG]; /* frame indices */
+    u8 entry[CHAM_ENTRY_MAX] CHAM_ALIGNED(64); /* the private copy of a ring entry */
+} CHAM_ALIGNED(64);
+
+#define CHAM_INSTANCE_BYTES 2048 /* where the first map's private part may begin */
+_Static_assert(sizeof(struct cham_instance) <= CHAM_INSTANCE_BYTES, "maps follow the instance's head");
+
+/* Raw packets between provider and slow path: rings of 64 slots in a format that the provider defines. */
+#define CHAM_RAW_SLOTS 64
+#define CHAM_RAW_MAX 2016
+struct cham_raw {
+    u32 len;   /* bytes of the packet, from the IP header on */
+    u32 flags; /* punt: enum cham_hook that gave it; xmit: reserved, 0 */
+    u64 now;   /* punt: engine time in ns; xmit: reserved, 0 */
+    u32 hash;
+    u32 reserved[3];
+    u8 bytes[CHAM_RAW_MAX];
+};
+CHAM_ASSERT_SIZE(struct cham_raw, 2048);
+#define CHAM_RAW_RING_BYTES (128 + CHAM_RAW_SLOTS * sizeof(struct cham_raw))
+
+struct cham_tenant {
+    u32 used;
+    u32 weight;
+    s64 deficit;   /* cycles it may still use; negative: debt */
+    u32 instances; /* first of its list */
+    u32 parked;    /* frames waiting for a next hop */
+    u32 frames;    /* frames in its backlogs */
+    u32 frame_quota;
+    u32 burst_packets; /* received in this burst: its share of the input's cycles */
+    u32 pad;
+};
+
+/* ---- addresses, routes, neighbours ---------------------------------------------------------------------------- */
+
+/* (network, address, IP protocol, port range) -> instance. Protocol 0: the address itself, for ARP and ICMP echo. */
+struct cham_binding {
+    u32 used;
+    u32 network, address;
+    u32 tenant;
+    u32 instance;
+    u16 port_low, port_high; /* host order, inclusive */
+    u32 protocol;
+    u32 next; /* next binding of the same hash bucket */
+};
+
+struct cham_route {
+    u32 used;
+    u32 network, prefix, mask; /* packet byte order */
+    u32 gateway;               /* 0: on link */
+    u32 port;
+};
+
+enum cham_neighbour_state { CHAM_NB_FREE, CHAM_NB_INCOMPLETE, CHAM_NB_REACHABLE, CHAM_NB_STALE };
+
+struct cham_neighbour {
+    u32 state;
+    u32 network, address, port;
+    u8 mac[6];
+    u16 tries;
+    u32 source;  /* the address that asks */
+    u64 expires; /* next look at it */
+    u32 parked;  /* first frame that waits */
+    u32 n_parked;
+};
+
+/* ---- the core -------------------------------------------------------------------------------------------------- */
+
+struct cham_command {
+    u32 op, status; /* status: 0, or what went wrong (enum cham_status) */
+    u64 arg[7];
+};
+
+struct cham_core {
+    /* time */
+    u64 ns_base, cycles_base; /* now = ns_base + (cycles - cycles_base) * ns_per_cycle */
+    u64 ns_per_cycle;         /* 32.32 fixed point */
+    u64 cycles;               /* the last stamp */
+    u64 now;                  /* ns, at that stamp */
+    u64 vcycles;              /* virtual time: counted by the cost model */
+    u64 quantum;              /* cycles a tenant of weight 1 gets per round */
+    s64 max_debt;
+    u64 idle_ns;              /* how long there has been nothing to do */
+    u64 secret[2];
+    u32 index;
+    u32 stop;
+    u32 poll_adaptive; /* 1: nap when idle */
+    u32 n_ports;
+    u32 topology; /* version of routes and neighbours: invalidates next-hop caches */
+    u32 next_tenant;
+    u64 neighbours_due;
+    struct cham_pool pool;
+    struct cham_counters *counters;
+    struct cham_port *ports[CHAM_MAX_PORTS];
+    const struct cham_unit *units[CHAM_MAX_UNITS];
+    struct cham_instance *instances[CHAM_MAX_INSTANCES];
+    struct cham_tenant tenants[CHAM_MAX_TENANTS];
+    u32 bindings_head[256];
+    struct cham_binding bindings[CHAM_MAX_BINDINGS];
+    struct cham_route routes[CHAM_MAX_ROUTES];
+    struct cham_neighbour neighbours[CHAM_MAX_NEIGHBOURS];
+    /* the mailbox: the control thread fills `command`, then raises `requested`; the round answers by `completed` */
+    u32 requested CHAM_ALIGNED(64);
+    u32 completed CHAM_ALIGNED(64);
+    struct cham_command command;
+};
+
+/* ---- costs of the provider's own work, in cycles of the cost model ------------------------------------------- */
+
+#define COST_ROUND 60
+#define COST_RX_PACKET 150
+#define COST_TX_PACKET 120
+#define COST_TURN 80
+#define COST_DISPATCH 30
+#define COST_RING_POLL 12
+#define COST_WAKEUP 600
+#define COST_RAW_PACKET 400
+
+CHAM_INLINE void charge(struct cham_core *core, u64 cycles)
+{
+    if (cham_cfg_virtual)
+        core->vcycles += cycles;
+}
+
+CHAM_INLINE u64 core_cycles(const struct cham_core *core)
+{
+    return cham_cfg_virtual ? core->vcycles : __builtin_readcyclecounter();
+}
+
+/* Take a time stamp: returns the cycles since the last one. */
+CHAM_INLINE u64 core_stamp(struct cham_core *core)
+{
+    u64 cycles = core_cycles(core), elapsed = cycles - core->cycles;
+    core->cycles = cycles;
+    core->now = core->ns_base + (u64)(((unsigned __int128)(cycles - core->cycles_base) * core->ns_per_cycle) >> 32);
+    return elapsed;
+}
+
+CHAM_INLINE u8 *instance_base(struct cham_instance *inst) { return (u8 *)inst; }
+
+/* ---- the parts, in the order in which a packet meets them ----------------------------------------------------- */
+
+/* input.c: parse, check, demultiplex a burst to backlogs. Owns the frames from here on. */
+void cham_input(struct cham_core *core, struct cham_port *port, struct cham_frame **frames, u32 n);
+/* input.c: a packet whose IP header stands in the frame, of a network, to the backlog it is for. */
+void cham_deliver(struct cham_core *core, u32 network, struct cham_frame *frame);
+/* icmp.c: an ICMP message for a local address. */
+void cham_icmp(struct cham_core *core, u32 network, const struct cham_binding *address, struct cham_frame *frame);
+/* demux.c */
+const struct cham_binding *cham_bound(const struct cham_core *core, u32 network, u32 address, u32 protocol, u32 port);
+/* unit.c calls these for what its handlers decide */
+void cham_output(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n);
+void cham_punt(struct cham_core *core, struct cham_instance *inst, struct cham_frame *frame, u32 hook);
+/* output.c: a checked packet of a network, from a local address, on its way */
+void cham_send(struct cham_core *core, u32 network, struct cham_instance *inst, struct cham_frame *frame);
+void cham_port_queue(struct cham_core *core, struct cham_port *port, struct cham_frame *frame);
+/* raw.c: the slow path's own packets */
+u32 cham_raw_poll(struct cham_core *core, struct cham_instance *inst);
+/* neighbour.c */
+void cham_arp(struct cham_core *core, struct cham_port *port, struct cham_frame *frame);
+void cham_neighbour_send(struct cham_core *core, struct cham_port *port, struct cham_instance *inst, u32 next_hop,
+                         struct cham_frame *frame);
+void cham_neighbours_age(struct cham_core *core);
+/* drop.c-less: one place counts a packet's end */
+void cham_drop(struct cham_core *core, struct cham_instance *inst, u32 tenant, struct cham_frame *frame, u32 reason);
+void cham_ring_damaged(struct cham_core *core, struct cham_instance *inst, struct cham_ring *ring);
+/* control.c */
+void cham_command(struct cham_core *core);
+
+#endif

@@ -1,0 +1,233 @@
+/* Maps: what a handler's helpers work on.
+ *
+ * A descriptor is a constant of the protocol: sizes and offsets from the instance's base, the same for every instance.
+ * In joint code it folds away and the base is one register. All that a lookup, ring or wheel follows lies in the
+ * private part, engine memory; only values, ring entries and byte buffers may lie in the shared part (the region).
+ *
+ *     base -> struct cham_instance | private parts of the maps | guard | region: provider's rings, shared parts
+ */
+#ifndef CHAM_MAP_H
+#define CHAM_MAP_H
+
+#include "untrusted.h"
+
+#define CHAM_MAP_ARRAY 1
+#define CHAM_MAP_HASH 2
+#define CHAM_MAP_RING_OUT 3
+#define CHAM_MAP_RING_IN 4
+#define CHAM_MAP_BYTES 5
+#define CHAM_MAP_TX 6
+#define CHAM_MAP_TIMER 7
+#define CHAM_MAP_DATA 100 /* a protocol's own global variables */
+
+struct cham_map {
+    u32 kind;
+    u32 key_size;
+    u32 value_size;
+    u32 max_entries; /* ring: entries per context, a power of two */
+    u32 stride;      /* bytes from one value (entry, buffer) to the next */
+    u32 mask;        /* hash: buckets - 1; bytes: value_size - 1 */
+    u32 contexts;    /* rings: how many */
+    u32 context_stride;
+    u64 values; /* offset of values, ring memory or buffers */
+    u64 index;  /* offset of buckets (hash), positions (rings), wheel (ids) */
+    u64 keys;   /* offset of keys (hash), nodes (ids) */
+    u64 free;   /* offset of the free stack (hash): its height, then indices */
+};
+CHAM_ASSERT_SIZE(struct cham_map, 64);
+
+/* After a bounds check: make the index depend on the check, so that not even a mispredicted branch goes beyond. */
+CHAM_INLINE u64 cham_nospec(u64 index, u64 bound)
+{
+    if (!cham_cfg_hardening)
+        return index;
+    __asm__("" : "+r"(index)); /* hides the outcome of the branch: otherwise the mask folds away */
+    return index & (u64)((s64)(index - bound) >> 63);
+}
+
+/* ---- keys ------------------------------------------------------------------------------------------------ */
+
+/* Keyed hash of a key, in whole words, for tables that strangers fill: two secret words per engine. */
+CHAM_INLINE u64 key_hash(const u64 secret[2], const u8 *key, u32 size)
+{
+    u64 h = secret[0] ^ size;
+    u32 i = 0;
+    for (; i + 8 <= size; i += 8)
+        h = cham_mix(h ^ cham_load64(key + i), secret[1]);
+    if (size & 4) {
+        h = cham_mix(h ^ cham_load32(key + i), secret[1]);
+        i += 4;
+    }
+    if (size & 2) {
+        h = cham_mix(h ^ (0x10000u | cham_load16(key + i)), secret[1]);
+        i += 2;
+    }
+    if (size & 1)
+        h = cham_mix(h ^ (0x100u | key[i]), secret[1]);
+    return h;
+}
+
+CHAM_INLINE u32 key_equal(const u8 *a, const u8 *b, u32 size)
+{
+    u64 d = 0;
+    u32 i = 0;
+    for (; i + 8 <= size; i += 8)
+        d |= cham_load64(a + i) ^ cham_load64(b + i);
+    if (size & 4) {
+        d |= cham_load32(a + i) ^ cham_load32(b + i);
+        i += 4;
+    }
+    if (size & 2) {
+        d |= (u64)(cham_load16(a + i) ^ cham_load16(b + i));
+        i += 2;
+    }
+    if (size & 1)
+        d |= (u64)(a[i] ^ b[i]);
+    return d == 0;
+}
+
+/* ---- array ----------------------------------------------------------------------------------------------- */
+
+CHAM_INLINE void *array_at(u8 *base, const struct cham_map *m, u64 index)
+{
+    if (unlikely(index >= m->max_entries))
+        return 0;
+    return base + m->values + cham_nospec(index, m->max_entries) * m->stride;
+}
+
+/* ---- hash: two buckets of eight, chosen by a keyed hash ----------------------------------------------------- */
+
+/* One cache line: eight tags and eight slots. Slot 0 is empty, slot s is entry s - 1. A key is in one of two buckets, so
+ * a lookup reads at most two lines of index and an insertion that finds sixteen slots taken is refused: constant worst
+ * case. With as many buckets as keep the table half full this happens about never; with chosen keys it would need
+ * the secret. */
+struct hash_bucket {
+    u32 tag[8];
+    u32 slot[8];
+} CHAM_ALIGNED(64);
+
+struct hash_place {
+    struct hash_bucket *first, *second;
+    u32 tag;
+};
+
+CHAM_INLINE struct hash_place hash_place(u8 *base, const struct cham_map *m, const u64 secret[2], const u8 *key)
+{
+    u64 h = key_hash(secret, key, m->key_size);
+    struct hash_bucket *buckets = (struct hash_bucket *)(base + m->index);
+    struct hash_place p = {buckets + (h & m->mask), buckets + ((h >> 24) & m->mask), (u32)(h >> 32)};
+    return p;
+}
+
+/* The place in a bucket that holds the key, or -1. */
+CHAM_INLINE s32 bucket_find(u8 *base, const struct cham_map *m, const struct hash_bucket *b, u32 tag, const u8 *key)
+{
+    for (s32 i = 0; i < 8; i++)
+        if (b->tag[i] == tag && b->slot[i] &&
+            key_equal(base + m->keys + (u64)(b->slot[i] - 1) * m->key_size, key, m->key_size))
+            return i;
+    return -1;
+}
+
+CHAM_INLINE void *hash_lookup(u8 *base, const struct cham_map *m, const u64 secret[2], const u8 *key)
+{
+    struct hash_place p = hash_place(base, m, secret, key);
+    s32 i = bucket_find(base, m, p.first, p.tag, key);
+    struct hash_bucket *b = p.first;
+    if (i < 0) {
+        b = p.second;
+        i = bucket_find(base, m, b, p.tag, key);
+        if (i < 0)
+            return 0;
+    }
+    return base + m->values + (u64)(b->slot[i] - 1) * m->stride;
+}
+
+/* ---- ids that come due: a timing wheel ------------------------------------------------------------------- */
+
+#define WHEEL_SLOTS 1024u
+#define WHEEL_TICK_SHIFT 14 /* 16.4 us a tick, 16.8 ms a revolution; what is further away is looked at once a turn of it */
+#define WHEEL_BATCH 32      /* ids that one turn looks at, at most */
+
+#define NODE_IDLE CHAM_NONE
+#define NODE_EXPIRING WHEEL_SLOTS /* the slot number of ids taken out of the wheel and not yet looked at */
+
+struct wheel_node {
+    u64 when;
+    u32 next, prev; /* ids, CHAM_NONE at the ends */
+    u32 slot;       /* which list holds it; NODE_IDLE: none */
+    u32 pad;
+};
+
+struct wheel {
+    u64 tick;  /* all slots before this one have been emptied */
+    u32 armed; /* ids in any list */
+    u32 pad;
+    u64 occupied[WHEEL_SLOTS / 64]; /* which slots hold anything */
+    u32 head[WHEEL_SLOTS + 1];      /* the last is the expiring list */
+    u32 pad2;
+};
+
+CHAM_INLINE void wheel_unlink(struct wheel *w, struct wheel_node *nodes, u32 id)
+{
+    struct wheel_node *n = nodes + id;
+    if (n->prev != CHAM_NONE)
+        nodes[n->prev].next = n->next;
+    else
+        w->head[n->slot] = n->next;
+    if (n->next != CHAM_NONE)
+        nodes[n->next].prev = n->prev;
+    if (n->slot < WHEEL_SLOTS && w->head[n->slot] == CHAM_NONE)
+        w->occupied[n->slot / 64] &= ~(1ull << n->slot % 64);
+    n->slot = NODE_IDLE;
+    w->armed--;
+}
+
+CHAM_INLINE void wheel_link(struct wheel *w, struct wheel_node *nodes, u32 id, u64 when)
+{
+    u64 tick = when >> WHEEL_TICK_SHIFT;
+    if (tick < w->tick)
+        tick = w->tick;
+    u32 slot = (u32)(tick % WHEEL_SLOTS);
+    struct wheel_node *n = nodes + id;
+    n->when = when;
+    n->slot = slot;
+    n->prev = CHAM_NONE;
+    n->next = w->head[slot];
+    if (n->next != CHAM_NONE)
+        nodes[n->next].prev = id;
+    w->head[slot] = id;
+    w->occupied[slot / 64] |= 1ull << slot % 64;
+    w->armed++;
+}
+
+/* ---- rings: one per context and direction, single producer, single consumer --------------------------------- */
+
+/* What lies in the region. Each half is written by one side only; `wait` asks the producer to ring the doorbell. */
+struct ring_shared {
+    u32 prod CHAM_ALIGNED(64);
+    u32 cons CHAM_ALIGNED(64);
+    u32 wait;
+    u8 entries[] CHAM_ALIGNED(64);
+};
+CHAM_ASSERT_SIZE(struct ring_shared, 128);
+
+/* The engine's half: positions that nobody else can write. */
+struct cham_ring {
+    u32 pos;     /* ours: producer of an outbound ring, consumer of an inbound one */
+    u32 peer;    /* the other side's index as last checked */
+    u32 damaged; /* the peer told a lie; out of use */
+    u32 pad;
+};
+
+CHAM_INLINE struct ring_shared *ring_at(u8 *base, const struct cham_map *m, u32 context)
+{
+    return (struct ring_shared *)(base + m->values + (u64)context * m->context_stride);
+}
+
+CHAM_INLINE struct cham_ring *ring_ours(u8 *base, const struct cham_map *m, u32 context)
+{
+    return (struct cham_ring *)(base + m->index) + context;
+}
+
+#endif
