@@ -1,4 +1,5 @@
 /* One variable of every type that Python lays out. Compiled for its type information only (engine/abi.py). */
+#include "control.h"
 #include "core.h"
 #include "port_wire.h"
 #if __has_include("port_xdp.h")
@@ -31,6 +32,8 @@ enum cham_hook abi_hook;
 enum cham_instance_state abi_instance_state;
 enum cham_neighbour_state abi_neighbour_state;
 enum cham_port_state abi_port_state;
+enum cham_op abi_op;
+enum cham_status abi_status;
 #ifdef CHAM_PORT_XDP_H
 struct cham_xdp abi_xdp;
 #endif

@@ -101,15 +101,11 @@ struct cham_instance {
     u32 attached; /* contexts that have an application (bit 0: the slow path) */
     u32 woken;    /* contexts pushed to in this turn */
     u32 next;     /* next instance of the tenant */
-    const struct cham_map *ring_in; /* the map that feeds the ring hook, NULL: none */
-    const struct cham_map *tx_ids;
-    const struct cham_map *timers;
-    const struct cham_map *ring_outs; /* array, for attaching and waking */
-    u32 n_ring_outs;
+    const struct cham_map *maps; /* the protocol's descriptors, for attaching, waking and clean-up */
+    u32 n_maps;
     u32 next_context; /* where the ring hook goes on, so that no application starves another */
     struct cham_instance_counters *counters;
-    u32 hop_address, hop_neighbour, hop_version, hop_port; /* the last next hop, while hop_version is current */
-    struct cham_ring punt, xmit;                           /* the provider's raw rings to and from the slow path */
+        struct cham_ring punt, xmit;                           /* the provider's raw rings to and from the slow path */
     u64 raw_rings;                                         /* offset of their shared parts: punt, then xmit */
     s32 bells[CHAM_MAX_CONTEXTS];                          /* eventfds */
     u32 backlog_head, backlog_len;
@@ -195,14 +191,14 @@ struct cham_core {
     u64 vcycles;              /* virtual time: counted by the cost model */
     u64 quantum;              /* cycles a tenant of weight 1 gets per round */
     s64 max_debt;
-    u64 idle_ns;              /* how long there has been nothing to do */
+    u64 idle_ns;              /* when there was last something to do */
     u64 secret[2];
     u32 index;
     u32 stop;
     u32 poll_adaptive; /* 1: nap when idle */
     u32 n_ports;
-    u32 topology; /* version of routes and neighbours: invalidates next-hop caches */
-    u32 next_tenant;
+    u32 n_active; /* tenants in `active` */
+    u32 first;    /* who has the first turn of this round */
     u64 neighbours_due;
     struct cham_pool pool;
     struct cham_counters *counters;
@@ -210,6 +206,7 @@ struct cham_core {
     const struct cham_unit *units[CHAM_MAX_UNITS];
     struct cham_instance *instances[CHAM_MAX_INSTANCES];
     struct cham_tenant tenants[CHAM_MAX_TENANTS];
+    u32 active[CHAM_MAX_TENANTS];
     u32 bindings_head[256];
     struct cham_binding bindings[CHAM_MAX_BINDINGS];
     struct cham_route routes[CHAM_MAX_ROUTES];
@@ -230,6 +227,10 @@ struct cham_core {
 #define COST_RING_POLL 12
 #define COST_WAKEUP 600
 #define COST_RAW_PACKET 400
+
+/* What the provider may at most spend on a packet or a turn for a tenant, cold: part of what a turn may be charged. */
+#define COST_PACKET_BOUND 4000
+#define COST_WAKEUP_BOUND 20000
 
 CHAM_INLINE void charge(struct cham_core *core, u64 cycles)
 {
@@ -255,30 +256,31 @@ CHAM_INLINE u8 *instance_base(struct cham_instance *inst) { return (u8 *)inst; }
 
 /* ---- the parts, in the order in which a packet meets them ----------------------------------------------------- */
 
+/* round.c */
+u32 cham_round(struct cham_core *core);
 /* input.c: parse, check, demultiplex a burst to backlogs. Owns the frames from here on. */
 void cham_input(struct cham_core *core, struct cham_port *port, struct cham_frame **frames, u32 n);
-/* input.c: a packet whose IP header stands in the frame, of a network, to the backlog it is for. */
-void cham_deliver(struct cham_core *core, u32 network, struct cham_frame *frame);
-/* icmp.c: an ICMP message for a local address. */
+/* input.c: a packet from one tenant of this host to another, or from the provider to one */
+void cham_switch(struct cham_core *core, u32 network, struct cham_frame *frame);
+/* input.c: count a packet's end, under the instance, else the tenant, else nobody, and give its frame back */
+void cham_drop(struct cham_core *core, struct cham_instance *inst, u32 tenant, struct cham_frame *frame, u32 reason);
+/* icmp.c: an ICMP message for a local address */
 void cham_icmp(struct cham_core *core, u32 network, const struct cham_binding *address, struct cham_frame *frame);
-/* demux.c */
-const struct cham_binding *cham_bound(const struct cham_core *core, u32 network, u32 address, u32 protocol, u32 port);
-/* unit.c calls these for what its handlers decide */
-void cham_output(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n);
-void cham_punt(struct cham_core *core, struct cham_instance *inst, struct cham_frame *frame, u32 hook);
-/* output.c: a checked packet of a network, from a local address, on its way */
-void cham_send(struct cham_core *core, u32 network, struct cham_instance *inst, struct cham_frame *frame);
-void cham_port_queue(struct cham_core *core, struct cham_port *port, struct cham_frame *frame);
-/* raw.c: the slow path's own packets */
-u32 cham_raw_poll(struct cham_core *core, struct cham_instance *inst);
 /* neighbour.c */
 void cham_arp(struct cham_core *core, struct cham_port *port, struct cham_frame *frame);
 void cham_neighbour_send(struct cham_core *core, struct cham_port *port, struct cham_instance *inst, u32 next_hop,
                          struct cham_frame *frame);
 void cham_neighbours_age(struct cham_core *core);
-/* drop.c-less: one place counts a packet's end */
-void cham_drop(struct cham_core *core, struct cham_instance *inst, u32 tenant, struct cham_frame *frame, u32 reason);
+void cham_neighbours_forget_port(struct cham_core *core, u32 port);
+/* raw.c: packets between provider and slow path */
+void cham_punt(struct cham_core *core, struct cham_instance *inst, struct cham_frame *frame, u32 hook);
+u32 cham_raw_poll(struct cham_core *core, struct cham_instance *inst);
 void cham_ring_damaged(struct cham_core *core, struct cham_instance *inst, struct cham_ring *ring);
+void cham_wake(struct cham_core *core, struct cham_instance *inst);
+/* output.c: what a tenant sends; then what anybody sends from a local address, checked */
+void cham_output(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n);
+void cham_send(struct cham_core *core, u32 network, struct cham_instance *inst, struct cham_frame *frame);
+void cham_port_queue(struct cham_core *core, struct cham_port *port, struct cham_frame *frame);
 /* control.c */
 void cham_command(struct cham_core *core);
 

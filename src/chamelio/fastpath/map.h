@@ -146,8 +146,7 @@ CHAM_INLINE void *hash_lookup(u8 *base, const struct cham_map *m, const u64 secr
 /* ---- ids that come due: a timing wheel ------------------------------------------------------------------- */
 
 #define WHEEL_SLOTS 1024u
-#define WHEEL_TICK_SHIFT 14 /* 16.4 us a tick, 16.8 ms a revolution; what is further away is looked at once a turn of it */
-#define WHEEL_BATCH 32      /* ids that one turn looks at, at most */
+#define WHEEL_TICK_SHIFT 13 /* 8.2 us a tick, 8.4 ms a revolution; what is further away is looked at once in each */
 
 #define NODE_IDLE CHAM_NONE
 #define NODE_EXPIRING WHEEL_SLOTS /* the slot number of ids taken out of the wheel and not yet looked at */
@@ -160,7 +159,7 @@ struct wheel_node {
 };
 
 struct wheel {
-    u64 tick;  /* all slots before this one have been emptied */
+    u64 tick;  /* every tick before this one has been emptied */
     u32 armed; /* ids in any list */
     u32 pad;
     u64 occupied[WHEEL_SLOTS / 64]; /* which slots hold anything */
@@ -175,8 +174,11 @@ CHAM_INLINE void wheel_unlink(struct wheel *w, struct wheel_node *nodes, u32 id)
         nodes[n->prev].next = n->next;
     else
         w->head[n->slot] = n->next;
-    if (n->next != CHAM_NONE)
+    if (n->next != CHAM_NONE) {
         nodes[n->next].prev = n->prev;
+        if (n->prev == CHAM_NONE) /* only the head of the expiring list knows where it is */
+            nodes[n->next].slot = n->slot;
+    }
     if (n->slot < WHEEL_SLOTS && w->head[n->slot] == CHAM_NONE)
         w->occupied[n->slot / 64] &= ~(1ull << n->slot % 64);
     n->slot = NODE_IDLE;
@@ -199,6 +201,42 @@ CHAM_INLINE void wheel_link(struct wheel *w, struct wheel_node *nodes, u32 id, u
     w->head[slot] = id;
     w->occupied[slot / 64] |= 1ull << slot % 64;
     w->armed++;
+}
+
+/* The next id whose tick has passed, or CHAM_NONE; *budget limits how many ids are looked at. An id is never early and
+ * at most one tick late. What belongs to a later revolution goes back to its slot. */
+CHAM_INLINE u32 wheel_next(struct wheel *w, struct wheel_node *nodes, u64 now, u32 *budget)
+{
+    u64 now_tick = now >> WHEEL_TICK_SHIFT;
+    while (w->armed && *budget) {
+        if (w->head[NODE_EXPIRING] == CHAM_NONE) { /* move on to the next occupied slot that time has passed */
+            u64 end = now_tick - w->tick < WHEEL_SLOTS ? now_tick : w->tick + WHEEL_SLOTS, tick = w->tick;
+            if (w->tick >= now_tick)
+                return CHAM_NONE;
+            while (tick < end && !(w->occupied[tick % WHEEL_SLOTS / 64] >> tick % 64))
+                tick = (tick | 63) + 1; /* the rest of this word is empty */
+            if (tick < end)
+                tick += (u64)__builtin_ctzll(w->occupied[tick % WHEEL_SLOTS / 64] >> tick % 64);
+            if (tick >= end) {
+                w->tick = now_tick;
+                return CHAM_NONE;
+            }
+            u32 slot = (u32)(tick % WHEEL_SLOTS), id = w->head[slot];
+            w->tick = tick + 1;
+            w->head[slot] = CHAM_NONE;
+            w->occupied[slot / 64] &= ~(1ull << slot % 64);
+            w->head[NODE_EXPIRING] = id;
+            nodes[id].slot = NODE_EXPIRING;
+        }
+        u32 id = w->head[NODE_EXPIRING];
+        u64 when = nodes[id].when;
+        wheel_unlink(w, nodes, id);
+        --*budget;
+        if (when <= now)
+            return id;
+        wheel_link(w, nodes, id, when);
+    }
+    return CHAM_NONE;
 }
 
 /* ---- rings: one per context and direction, single producer, single consumer --------------------------------- */

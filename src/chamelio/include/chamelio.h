@@ -9,7 +9,8 @@
  *     CHAM_HANDLER(timer) an id of a CHAM_MAP_TIMER map has passed its deadline
  *
  * The same source compiles in two ways. As BPF it is what a tenant ships: verified, lifted, jointly compiled.
- * With CHAM_NATIVE it becomes host code inside the provider: mode `fixed`, the yardstick for the tax.
+ * With CHAM_NATIVE it becomes host code inside the provider: mode `fixed`, the yardstick for the tax. (There every
+ * helper takes the context as a hidden first argument, so a function that calls helpers has `ctx` in scope.)
  */
 #ifndef CHAMELIO_H
 #define CHAMELIO_H
@@ -65,7 +66,7 @@ struct chamelio_ctx {
 #ifdef CHAM_NATIVE
 #define CHAM_HANDLER(hook) u64 cham_native_##hook(struct chamelio_ctx *ctx)
 #define CHAM_MAP(name, ...) extern const char name[] __asm__("cham_map_" #name)
-#define CHAM_HELPER(id, ret, name, ...) ret name(__VA_ARGS__)
+#define CHAM_HELPER(id, ret, name, ...) ret cham_h_##name(struct chamelio_ctx *, __VA_ARGS__)
 #else
 #define CHAM_HANDLER(hook) __attribute__((section("chamelio/" #hook), used)) u64 hook(struct chamelio_ctx *ctx)
 #define CHAM_MAP(name, ...) struct { __VA_ARGS__ } name __attribute__((section(".maps"), used))
@@ -101,7 +102,7 @@ CHAM_HELPER(3, s64, cham_delete, const void *map, const void *key);
 
 /* Put a copy of `entry` (the ring's value type) in the ring of a context. 0, -ENOSPC (full), -EINVAL (no such
  * context, or its ring is damaged). */
-CHAM_HELPER(0x101, s64, cham_push, const void *ring, u32 context, const void *entry);
+CHAM_HELPER(0x101, s64, cham_push, const void *ring, u64 context, const void *entry);
 
 /* Spans: a part of the packet, `off` and `len` in bytes from the IP header, checked by the helper at run time. */
 #define CHAM_SPAN(off, len) ((u64)(u32)(off) << 32 | (u32)(len))
@@ -109,16 +110,29 @@ CHAM_HELPER(0x101, s64, cham_push, const void *ring, u32 context, const void *en
 /* Set the packet's length; what it gains is zero. 0, or -EINVAL (beyond the MTU). Packet pointers end here. */
 CHAM_HELPER(0x102, s64, cham_resize, struct chamelio_ctx *ctx, u64 len);
 /* Copy a span of the packet to position `pos` of buffer `id`. 0, or -EINVAL (span, id, or longer than the buffer). */
-CHAM_HELPER(0x103, s64, cham_pkt_to_bytes, struct chamelio_ctx *ctx, const void *bytes, u32 id, u64 pos, u64 span);
+CHAM_HELPER(0x103, s64, cham_pkt_to_bytes, struct chamelio_ctx *ctx, const void *bytes, u64 id, u64 pos, u64 span);
 /* Copy from position `pos` of buffer `id` to a span, which may extend the packet. Packet pointers end here. */
-CHAM_HELPER(0x104, s64, cham_bytes_to_pkt, struct chamelio_ctx *ctx, const void *bytes, u32 id, u64 pos, u64 span);
+CHAM_HELPER(0x104, s64, cham_bytes_to_pkt, struct chamelio_ctx *ctx, const void *bytes, u64 id, u64 pos, u64 span);
 /* Ones' complement sum (RFC 1071) of a span, not inverted, folded to 16 bits in packet byte order, plus `seed`
  * (32 bits, same order). -EINVAL if the span is not within the packet. */
 CHAM_HELPER(0x105, s64, cham_csum, struct chamelio_ctx *ctx, u64 span, u64 seed);
 /* Make `id` due at `when` (ns; the past is now), replacing what was set. 0, or -ENOENT (no such id). */
-CHAM_HELPER(0x106, s64, cham_schedule, const void *ids, u32 id, u64 when);
+CHAM_HELPER(0x106, s64, cham_schedule, const void *ids, u64 id, u64 when);
 /* Forget `id`. 0, or -ENOENT (no such id, or it was not set). */
-CHAM_HELPER(0x107, s64, cham_cancel, const void *ids, u32 id);
+CHAM_HELPER(0x107, s64, cham_cancel, const void *ids, u64 id);
+
+#ifdef CHAM_NATIVE
+#define cham_lookup(...) cham_h_cham_lookup(ctx, __VA_ARGS__)
+#define cham_update(...) cham_h_cham_update(ctx, __VA_ARGS__)
+#define cham_delete(...) cham_h_cham_delete(ctx, __VA_ARGS__)
+#define cham_push(...) cham_h_cham_push(ctx, __VA_ARGS__)
+#define cham_resize(...) cham_h_cham_resize(ctx, __VA_ARGS__)
+#define cham_pkt_to_bytes(...) cham_h_cham_pkt_to_bytes(ctx, __VA_ARGS__)
+#define cham_bytes_to_pkt(...) cham_h_cham_bytes_to_pkt(ctx, __VA_ARGS__)
+#define cham_csum(...) cham_h_cham_csum(ctx, __VA_ARGS__)
+#define cham_schedule(...) cham_h_cham_schedule(ctx, __VA_ARGS__)
+#define cham_cancel(...) cham_h_cham_cancel(ctx, __VA_ARGS__)
+#endif
 
 /* ---- byte order and the headers that every transport meets ------------------------------------------------ */
 

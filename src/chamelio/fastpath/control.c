@@ -1,0 +1,305 @@
+/* Control: what the control thread asks of the round, one command at a time, at a round's boundary.
+ *
+ * The control thread prepares objects (an instance's memory, a port, a loaded unit) and hands them over; only the round
+ * links them into the core. Commands are the provider's own, so they are trusted; conflicts are answered by a status.
+ */
+#include "control.h"
+#include "demux.h"
+
+/* ---- bindings ---------------------------------------------------------------------------------------------- */
+
+static u32 bind_address(struct cham_core *core, const u64 *arg)
+{
+    u32 network = (u32)arg[0], address = (u32)arg[1], protocol = (u32)arg[4], low = (u32)arg[5] >> 16, high = arg[5] & 0xffff;
+    u32 free = CHAM_NONE;
+    for (u32 i = 0; i < CHAM_MAX_BINDINGS; i++) {
+        struct cham_binding *b = core->bindings + i;
+        if (!b->used)
+            free = free == CHAM_NONE ? i : free;
+        else if (b->network == network && b->address == address && b->protocol == protocol && b->port_low <= high &&
+                 low <= b->port_high)
+            return CHAM_STATUS_TAKEN;
+    }
+    if (free == CHAM_NONE)
+        return CHAM_STATUS_FULL;
+    u32 *head = core->bindings_head + binding_bucket(network, address);
+    core->bindings[free] = (struct cham_binding){1, network, address, (u32)arg[2], (u32)arg[3], (u16)low, (u16)high,
+                                                 protocol, *head};
+    *head = free;
+    return CHAM_STATUS_OK;
+}
+
+static void unbind(struct cham_core *core, u32 tenant, u32 instance)
+{
+    for (u32 i = 0; i < CHAM_MAX_BINDINGS; i++) {
+        struct cham_binding *b = core->bindings + i;
+        if (!b->used || b->tenant != tenant || (instance != CHAM_NONE && (b->instance != instance || !b->protocol)))
+            continue;
+        u32 *link = core->bindings_head + binding_bucket(b->network, b->address);
+        while (*link != i)
+            link = &core->bindings[*link].next;
+        *link = b->next;
+        b->used = 0;
+    }
+}
+
+/* ---- tenants ------------------------------------------------------------------------------------------------ */
+
+static u32 add_tenant(struct cham_core *core, u32 index, u32 weight, u32 quota)
+{
+    struct cham_tenant *t = core->tenants + index;
+    if (t->used)
+        return CHAM_STATUS_TAKEN;
+    *t = (struct cham_tenant){.used = 1, .weight = weight, .instances = CHAM_NONE, .frame_quota = quota};
+    __builtin_memset(core->counters->tenants + index, 0, sizeof core->counters->tenants[0]);
+    core->active[core->n_active++] = index;
+    return CHAM_STATUS_OK;
+}
+
+static u32 remove_tenant(struct cham_core *core, u32 index)
+{
+    struct cham_tenant *t = core->tenants + index;
+    if (!t->used)
+        return CHAM_STATUS_UNKNOWN;
+    if (t->instances != CHAM_NONE)
+        return CHAM_STATUS_BUSY;
+    unbind(core, index, CHAM_NONE);
+    /* what still waits for a next hop is nobody's from now on */
+    for (u32 i = 0; i < CHAM_MAX_NEIGHBOURS; i++)
+        if (core->neighbours[i].state != CHAM_NB_FREE)
+            for (u32 k = core->neighbours[i].parked; k != CHAM_NONE; k = core->pool.frames[k].next)
+                if (core->pool.frames[k].tenant == index)
+                    core->pool.frames[k].tenant = CHAM_NONE;
+    t->used = 0;
+    for (u32 i = 0; i < core->n_active; i++)
+        if (core->active[i] == index)
+            core->active[i--] = core->active[--core->n_active];
+    core->first = 0;
+    return CHAM_STATUS_OK;
+}
+
+/* ---- instances ---------------------------------------------------------------------------------------------- */
+
+/* Prepare the private memory of an instance's maps; the memory is zero. Called by the control thread. */
+void cham_instance_init(struct cham_instance *inst, u32 ring_start)
+{
+    u8 *base = instance_base(inst);
+    for (u32 i = 0; i < inst->n_maps; i++) {
+        const struct cham_map *m = inst->maps + i;
+        if (m->kind == CHAM_MAP_HASH) {
+            u32 *free = (u32 *)(base + m->free);
+            free[0] = m->max_entries;
+            for (u32 k = 0; k < m->max_entries; k++)
+                free[1 + k] = m->max_entries - 1 - k; /* the top is entry 0 */
+        } else if (m->kind == CHAM_MAP_TX || m->kind == CHAM_MAP_TIMER) {
+            struct wheel *w = (struct wheel *)(base + m->index);
+            struct wheel_node *nodes = (struct wheel_node *)(base + m->keys);
+            for (u32 k = 0; k <= WHEEL_SLOTS; k++)
+                w->head[k] = CHAM_NONE;
+            for (u32 k = 0; k < m->max_entries; k++)
+                nodes[k].slot = NODE_IDLE;
+        }
+    }
+    for (u32 c = 0; c < CHAM_MAX_CONTEXTS; c++)
+        inst->bells[c] = -1;
+    inst->punt.pos = inst->punt.peer = inst->xmit.pos = inst->xmit.peer = ring_start;
+    inst->next = CHAM_NONE;
+    inst->state = CHAM_INSTANCE_ACTIVE;
+}
+
+static u32 add_instance(struct cham_core *core, struct cham_instance *inst)
+{
+    struct cham_tenant *t = core->tenants + inst->tenant;
+    if (!t->used || core->instances[inst->index])
+        return CHAM_STATUS_TAKEN;
+    inst->counters = core->counters->instances + inst->index;
+    __builtin_memset(inst->counters, 0, sizeof *inst->counters);
+    core->instances[inst->index] = inst;
+    inst->next = t->instances;
+    t->instances = inst->index;
+    return CHAM_STATUS_OK;
+}
+
+static u32 remove_instance(struct cham_core *core, u32 index)
+{
+    struct cham_instance *inst = core->instances[index];
+    if (!inst)
+        return CHAM_STATUS_UNKNOWN;
+    unbind(core, inst->tenant, index);
+    u32 *link = &core->tenants[inst->tenant].instances;
+    while (*link != index)
+        link = &core->instances[*link]->next;
+    *link = inst->next;
+    core->tenants[inst->tenant].frames -= inst->backlog_len;
+    for (; inst->backlog_len; inst->backlog_len--, inst->backlog_head++)
+        cham_drop(core, inst, inst->tenant, core->pool.frames + inst->backlog[inst->backlog_head % CHAM_BACKLOG],
+                  CHAM_DROP_INSTANCE_GONE);
+    core->instances[index] = 0;
+    return CHAM_STATUS_OK;
+}
+
+/* ---- contexts ------------------------------------------------------------------------------------------------ */
+
+static void reset_ring(struct cham_ring *ours, struct ring_shared *ring, u32 start)
+{
+    *ours = (struct cham_ring){.pos = start, .peer = start};
+    ring->wait = 0;
+    publish_u32(&ring->prod, start);
+    publish_u32(&ring->cons, start);
+}
+
+/* Give a context to a new owner: its rings begin empty, whatever the last one left in them. */
+static u32 attach(struct cham_core *core, u32 index, u32 context, u32 start)
+{
+    struct cham_instance *inst = core->instances[index];
+    if (!inst || context >= CHAM_MAX_CONTEXTS)
+        return CHAM_STATUS_UNKNOWN;
+    u8 *base = instance_base(inst);
+    u32 damaged = 0;
+    for (u32 i = 0; i < inst->n_maps; i++) {
+        const struct cham_map *m = inst->maps + i;
+        if (m->kind != CHAM_MAP_RING_OUT && m->kind != CHAM_MAP_RING_IN)
+            continue;
+        if (context >= m->contexts)
+            return CHAM_STATUS_UNKNOWN;
+        reset_ring(ring_ours(base, m, context), ring_at(base, m, context), start);
+        for (u32 c = 0; c < m->contexts; c++)
+            damaged += ring_ours(base, m, c)->damaged;
+    }
+    if (context == 0) {
+        reset_ring(&inst->punt, (struct ring_shared *)(base + inst->raw_rings), start);
+        reset_ring(&inst->xmit, (struct ring_shared *)(base + inst->raw_rings + CHAM_RAW_RING_BYTES), start);
+    }
+    if (!damaged && !inst->punt.damaged && !inst->xmit.damaged)
+        inst->state = CHAM_INSTANCE_ACTIVE;
+    inst->attached |= 1u << context;
+    return CHAM_STATUS_OK;
+}
+
+static u32 detach(struct cham_core *core, u32 index, u32 context)
+{
+    struct cham_instance *inst = core->instances[index];
+    if (!inst || context >= CHAM_MAX_CONTEXTS)
+        return CHAM_STATUS_UNKNOWN;
+    inst->attached &= ~(1u << context);
+    return CHAM_STATUS_OK;
+}
+
+/* ---- ports and routes ------------------------------------------------------------------------------------------ */
+
+static u32 remove_port(struct cham_core *core, u32 index)
+{
+    struct cham_port *port = core->ports[index];
+    if (!port)
+        return CHAM_STATUS_UNKNOWN;
+    for (u32 i = 0; i < port->n_tx; i++)
+        cham_drop(core, 0, CHAM_NONE, port->txq[i], CHAM_DROP_PORT_DOWN);
+    port->n_tx = 0;
+    core->ports[index] = 0;
+    cham_neighbours_forget_port(core, index);
+    return CHAM_STATUS_OK;
+}
+
+static u32 change_route(struct cham_core *core, const u64 *arg, u32 add)
+{
+    struct cham_route *free = 0;
+    for (u32 i = 0; i < CHAM_MAX_ROUTES; i++) {
+        struct cham_route *r = core->routes + i;
+        if (!r->used) {
+            free = free ? free : r;
+        } else if (r->network == arg[0] && r->prefix == arg[1] && r->mask == arg[2]) {
+            if (add)
+                return CHAM_STATUS_TAKEN;
+            r->used = 0;
+            return CHAM_STATUS_OK;
+        }
+    }
+    if (!add)
+        return CHAM_STATUS_UNKNOWN;
+    if (!free)
+        return CHAM_STATUS_FULL;
+    *free = (struct cham_route){1, (u32)arg[0], (u32)arg[1], (u32)arg[2], (u32)arg[3], (u32)arg[4]};
+    return CHAM_STATUS_OK;
+}
+
+/* ---- dispatch --------------------------------------------------------------------------------------------------- */
+
+static u32 execute(struct cham_core *core, u32 op, const u64 *arg)
+{
+    switch (op) {
+    case CHAM_OP_ADD_TENANT:
+        return add_tenant(core, (u32)arg[0], (u32)arg[1], (u32)arg[2]);
+    case CHAM_OP_REMOVE_TENANT:
+        return remove_tenant(core, (u32)arg[0]);
+    case CHAM_OP_SET_WEIGHT:
+        core->tenants[arg[0]].weight = (u32)arg[1];
+        return CHAM_STATUS_OK;
+    case CHAM_OP_ADD_INSTANCE:
+        return add_instance(core, (struct cham_instance *)arg[0]);
+    case CHAM_OP_REMOVE_INSTANCE:
+        return remove_instance(core, (u32)arg[0]);
+    case CHAM_OP_SET_UNIT:
+        core->counters->swaps += core->units[arg[0]] && arg[1];
+        core->units[arg[0]] = (const struct cham_unit *)arg[1];
+        return CHAM_STATUS_OK;
+    case CHAM_OP_MOVE_INSTANCE:
+        core->counters->swaps++;
+        core->instances[arg[0]]->unit = (u32)arg[1];
+        return CHAM_STATUS_OK;
+    case CHAM_OP_BIND:
+        return bind_address(core, arg);
+    case CHAM_OP_ADD_PORT:
+        if (core->ports[arg[0]])
+            return CHAM_STATUS_TAKEN;
+        core->ports[arg[0]] = (struct cham_port *)arg[1];
+        return CHAM_STATUS_OK;
+    case CHAM_OP_REMOVE_PORT:
+        return remove_port(core, (u32)arg[0]);
+    case CHAM_OP_ADD_ROUTE:
+        return change_route(core, arg, 1);
+    case CHAM_OP_REMOVE_ROUTE:
+        return change_route(core, arg, 0);
+    case CHAM_OP_ATTACH:
+        return attach(core, (u32)arg[0], (u32)arg[1], (u32)arg[2]);
+    case CHAM_OP_DETACH:
+        return detach(core, (u32)arg[0], (u32)arg[1]);
+    }
+    return CHAM_STATUS_UNKNOWN;
+}
+
+void cham_command(struct cham_core *core)
+{
+    core->command.status = execute(core, core->command.op, core->command.arg);
+}
+
+/* A fresh core: every list is empty, every frame free. `frames` and `free` hold `total` of them. */
+void cham_core_init(struct cham_core *core, struct cham_frame *frames, u32 *free, u32 total)
+{
+    for (u32 i = 0; i < 256; i++)
+        core->bindings_head[i] = CHAM_NONE;
+    for (u32 i = 0; i < CHAM_MAX_NEIGHBOURS; i++)
+        core->neighbours[i].parked = CHAM_NONE;
+    for (u32 i = 0; i < total; i++) {
+        frames[i].index = i;
+        free[i] = total - 1 - i;
+    }
+    core->pool = (struct cham_pool){frames, free, total, total};
+    core->cycles = core->cycles_base = core_cycles(core);
+    core->now = core->ns_base;
+}
+
+/* Virtual time: when the earliest id of an instance's wheels comes due (ns), or ~0. */
+u64 cham_next_due(struct cham_instance *inst)
+{
+    u64 due = ~0ull;
+    for (u32 i = 0; i < inst->n_maps; i++) {
+        const struct cham_map *m = inst->maps + i;
+        if (m->kind != CHAM_MAP_TX && m->kind != CHAM_MAP_TIMER)
+            continue;
+        const struct wheel_node *nodes = (const struct wheel_node *)(instance_base(inst) + m->keys);
+        for (u32 k = 0; k < m->max_entries; k++)
+            if (nodes[k].slot != NODE_IDLE && ((nodes[k].when >> WHEEL_TICK_SHIFT) + 1) << WHEEL_TICK_SHIFT < due)
+                due = ((nodes[k].when >> WHEEL_TICK_SHIFT) + 1) << WHEEL_TICK_SHIFT;
+    }
+    return due;
+}

@@ -1,0 +1,33 @@
+/* Demultiplexing: (network, address, IP protocol, port range) to an instance. */
+#ifndef CHAM_DEMUX_H
+#define CHAM_DEMUX_H
+
+#include "core.h"
+
+CHAM_INLINE u32 binding_bucket(u32 network, u32 address) { return (u32)(cham_mix(network ^ 0x9e3779b97f4a7c15ull, address | 1ull << 40) & 255); }
+
+/* The binding of an address itself (protocol 0), or NULL: nobody here has it. */
+CHAM_INLINE const struct cham_binding *demux_address(const struct cham_core *core, u32 network, u32 address)
+{
+    for (u32 i = core->bindings_head[binding_bucket(network, address)]; i != CHAM_NONE; i = core->bindings[i].next) {
+        const struct cham_binding *b = core->bindings + i;
+        if (b->address == address && b->network == network && !b->protocol)
+            return b;
+    }
+    return 0;
+}
+
+/* The binding of an IP protocol at an address whose port range holds `port` (host order), or NULL. */
+CHAM_INLINE const struct cham_binding *demux_protocol(const struct cham_core *core, u32 network, u32 address,
+                                                      u32 protocol, u32 port)
+{
+    for (u32 i = core->bindings_head[binding_bucket(network, address)]; i != CHAM_NONE; i = core->bindings[i].next) {
+        const struct cham_binding *b = core->bindings + i;
+        if (b->address == address && b->network == network && b->protocol == protocol && port >= b->port_low &&
+            port <= b->port_high)
+            return b;
+    }
+    return 0;
+}
+
+#endif

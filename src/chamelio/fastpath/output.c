@@ -1,0 +1,79 @@
+/* Output: what tenants send is checked, routed, switched inside the host or given to a port with its Ethernet header. */
+#include "demux.h"
+#include "net.h"
+
+void cham_port_queue(struct cham_core *core, struct cham_port *port, struct cham_frame *f)
+{
+    port->txq[port->n_tx++] = f;
+    core->counters->tx_packets++;
+    if (port->n_tx == CHAM_BURST) {
+        port->ops->tx(port, port->txq, port->n_tx, core->now);
+        port->n_tx = 0;
+    }
+}
+
+/* The most specific route to an address, or NULL. */
+static const struct cham_route *route(const struct cham_core *core, u32 network, u32 address)
+{
+    const struct cham_route *best = 0;
+    for (u32 i = 0; i < CHAM_MAX_ROUTES; i++) {
+        const struct cham_route *r = core->routes + i;
+        if (r->used && r->network == network && (address & r->mask) == r->prefix &&
+            (!best || cham_be32(r->mask) > cham_be32(best->mask)))
+            best = r;
+    }
+    return best;
+}
+
+void cham_send(struct cham_core *core, u32 network, struct cham_instance *inst, struct cham_frame *f)
+{
+    u32 to = cham_load32(frame_ip(f) + IPV4_DST), tenant = inst ? inst->tenant : CHAM_NONE;
+    if (unlikely(!ipv4_unicast(to)))
+        return cham_drop(core, inst, tenant, f, CHAM_DROP_TX_DESTINATION);
+    if (demux_address(core, network, to)) { /* a tenant of this host */
+        core->counters->switched++;
+        return cham_switch(core, network, f);
+    }
+    const struct cham_route *r = route(core, network, to);
+    struct cham_port *port = r ? core->ports[r->port] : 0;
+    if (unlikely(!port))
+        return cham_drop(core, inst, tenant, f, CHAM_DROP_TX_NO_ROUTE);
+    if (unlikely(port->status == CHAM_PORT_DOWN))
+        return cham_drop(core, inst, tenant, f, CHAM_DROP_PORT_DOWN);
+    if (unlikely(f->len > port->mtu))
+        return cham_drop(core, inst, tenant, f, CHAM_DROP_TX_MTU);
+    f->port = (u8)port->index;
+    cham_neighbour_send(core, port, inst, r->gateway ? r->gateway : to, f);
+}
+
+/* What a tenant must not send: CHAM_N_DROPS is "fine". */
+static u32 refuse(const struct cham_instance *inst, const struct cham_frame *f)
+{
+    const u8 *ip = f->bytes + CHAM_IP_OFFSET;
+    if (f->len < IPV4_MIN || ip[0] >> 4 != 4 || ipv4_header(ip) < IPV4_MIN ||
+        cham_be16(cham_load16(ip + IPV4_TOTAL)) != f->len || ipv4_header(ip) > f->len)
+        return CHAM_DROP_TX_HEADER;
+    if (cham_load32(ip + IPV4_SRC) != inst->address)
+        return CHAM_DROP_TX_SOURCE;
+    if (ip[IPV4_PROTOCOL] != inst->protocol && ip[IPV4_PROTOCOL] != IP_ICMP)
+        return CHAM_DROP_TX_PROTOCOL;
+    return CHAM_N_DROPS;
+}
+
+void cham_output(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n)
+{
+    charge(core, (u64)n * COST_TX_PACKET);
+    for (u32 i = 0; i < n; i++) {
+        struct cham_frame *f = frames[i];
+        u32 reason = refuse(inst, f);
+        if (unlikely(reason != CHAM_N_DROPS)) {
+            cham_drop(core, inst, inst->tenant, f, reason);
+            continue;
+        }
+        f->tenant = CHAM_NONE;
+        f->flags = 0; /* whatever the port verified, the handler may have changed it */
+        inst->counters->tx_packets++;
+        inst->counters->tx_bytes += f->len;
+        cham_send(core, inst->network, inst, f);
+    }
+}

@@ -1,0 +1,217 @@
+/* The round: poll ports, serve tenants by deficit round robin in cycles, flush ports, run one control message. */
+#include <time.h>
+
+#include "core.h"
+
+#define NAP_AFTER_NS 50000
+#define NAP_NS 50000
+
+static u32 poll_ports(struct cham_core *core)
+{
+    struct cham_frame *frames[CHAM_BURST];
+    u32 total = 0;
+    for (u32 i = 0; i < CHAM_MAX_PORTS; i++) {
+        struct cham_port *port = core->ports[i];
+        if (!port)
+            continue;
+        u32 n = port->ops->rx(port, frames, CHAM_BURST, core->now);
+        if (n)
+            cham_input(core, port, frames, n);
+        total += n;
+    }
+    core->counters->rx_packets += total;
+    return total;
+}
+
+static void charge_tenant(struct cham_core *core, u32 index, u64 cycles)
+{
+    struct cham_tenant *t = core->tenants + index;
+    t->deficit -= (s64)cycles;
+    if (t->deficit < -2 * core->max_debt)
+        t->deficit = -2 * core->max_debt; /* debt is bounded, and so is the way back */
+    core->counters->tenants[index].cycles += cycles;
+}
+
+/* The cycles of input go to the tenants by the packets they received in this burst; nobody's packets are overhead. */
+static void charge_input(struct cham_core *core, u32 packets, u64 cycles)
+{
+    u64 each = packets ? cycles / packets : 0, rest = cycles;
+    for (u32 i = 0; packets && i < core->n_active; i++) {
+        struct cham_tenant *t = core->tenants + core->active[i];
+        if (t->burst_packets) {
+            charge_tenant(core, core->active[i], each * t->burst_packets);
+            rest -= each * t->burst_packets;
+            t->burst_packets = 0;
+        }
+    }
+    core->counters->cycles_provider += rest;
+}
+
+static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst, const struct cham_unit *unit)
+{
+    struct cham_frame *frames[CHAM_BATCH];
+    u32 n = cham_min(inst->backlog_len, CHAM_BATCH);
+    for (u32 i = 0; i < n; i++) {
+        frames[i] = core->pool.frames + inst->backlog[(inst->backlog_head + i) % CHAM_BACKLOG];
+        __builtin_prefetch(frames[i]);
+    }
+    inst->backlog_head = (inst->backlog_head + n) % CHAM_BACKLOG;
+    inst->backlog_len -= n;
+    core->tenants[inst->tenant].frames -= n;
+    unit->rx(core, inst, frames, n);
+    return n;
+}
+
+/* All due hooks of an instance, each within its batch limit. served[hook] counts them. */
+static void serve(struct cham_core *core, struct cham_instance *inst, const struct cham_unit *unit, u32 served[CHAM_HOOKS])
+{
+    served[CHAM_TIMER] = unit->timer ? unit->timer(core, inst, CHAM_BATCH) : 0;
+    served[CHAM_RX] = inst->backlog_len ? serve_backlog(core, inst, unit) : 0;
+    served[CHAM_RING] = inst->attached && unit->ring ? unit->ring(core, inst, CHAM_BATCH) : 0;
+    served[CHAM_TXDUE] = unit->tx ? unit->tx(core, inst, CHAM_BATCH) : 0;
+}
+
+/* One tenant's turn, and what it is charged: what was measured, but no more than its contracts allow. The machine's
+ * own delays beyond that are stolen time, nobody's debt. Returns how much was done. */
+static u32 turn(struct cham_core *core, u32 index)
+{
+    u32 work = 0;
+    u64 bound = COST_TURN, share[CHAM_HOOKS];
+    struct cham_instance *only = 0;
+    charge(core, COST_TURN);
+    for (u32 i = core->tenants[index].instances; i != CHAM_NONE; i = core->instances[i]->next) {
+        struct cham_instance *inst = core->instances[i];
+        const struct cham_unit *unit = core->units[inst->unit];
+        u32 served[CHAM_HOOKS], n = 0;
+        if (unlikely(inst->state != CHAM_INSTANCE_ACTIVE))
+            continue;
+        serve(core, inst, unit, served);
+        u64 total = 0;
+        for (u32 h = 0; h < CHAM_HOOKS; h++) {
+            share[h] = served[h] * (unit->cold[h] + COST_PACKET_BOUND);
+            total += share[h];
+            n += served[h];
+        }
+        u32 raw = inst->attached & 1 ? cham_raw_poll(core, inst) : 0;
+        if (inst->woken)
+            cham_wake(core, inst), total += COST_WAKEUP_BOUND;
+        bound += total + raw * COST_PACKET_BOUND;
+        work += n + raw;
+        if (n && total) {
+            /* the split by hook follows the contracts: one stamp per turn, not one per hook */
+            u64 so_far = core_cycles(core) - core->cycles;
+            if (only)
+                so_far = 0; /* further instances of a turn share its stamp; the first carries the cycles */
+            for (u32 h = 0; so_far && h < CHAM_HOOKS; h++)
+                inst->counters->hooks[h].cycles += so_far * share[h] / total;
+            only = inst;
+        }
+    }
+    u64 elapsed = core_stamp(core);
+    if (!work) {
+        core->counters->cycles_provider += elapsed;
+        return 0;
+    }
+    core->counters->tenants[index].turns++;
+    if (unlikely(elapsed > bound && !cham_cfg_virtual)) {
+        core->counters->tenants[index].stolen += elapsed - bound;
+        if (only)
+            only->counters->events[CHAM_EVENT_BOUND_EXCEEDED]++;
+        elapsed = bound;
+    }
+    charge_tenant(core, index, elapsed);
+    return work;
+}
+
+/* Deficit round robin in cycles (Shreedhar and Varghese, 1996): everybody gets weight x quantum a round and pays for
+ * what a turn took. Credit does not pile up while there is nothing to do. */
+static u32 serve_tenants(struct cham_core *core)
+{
+    u32 work = 0;
+    for (u32 k = 0; k < core->n_active; k++) {
+        u32 index = core->active[(core->first + k) % core->n_active];
+        struct cham_tenant *t = core->tenants + index;
+        s64 grant = (s64)(core->quantum * t->weight);
+        t->deficit = t->deficit + grant < grant ? t->deficit + grant : grant;
+        if (t->deficit <= 0)
+            work++; /* in debt: skipped, but there may be something to do */
+        else
+            work += turn(core, index);
+    }
+    core->first = core->n_active ? (core->first + 1) % core->n_active : 0;
+    return work;
+}
+
+static void flush_ports(struct cham_core *core)
+{
+    for (u32 i = 0; i < CHAM_MAX_PORTS; i++) {
+        struct cham_port *port = core->ports[i];
+        if (!port)
+            continue;
+        if (port->n_tx)
+            port->ops->tx(port, port->txq, port->n_tx, core->now);
+        port->n_tx = 0;
+        port->ops->flush(port, core->now);
+    }
+}
+
+/* One round. Returns how much was done: 0 is idle. */
+u32 cham_round(struct cham_core *core)
+{
+    struct cham_counters *c = core->counters;
+    u64 start = core->cycles;
+    c->rounds++;
+    charge(core, COST_ROUND);
+    u32 packets = poll_ports(core);
+    charge_input(core, packets, core_stamp(core));
+    u32 work = packets + serve_tenants(core);
+    if (unlikely(core->now >= core->neighbours_due))
+        cham_neighbours_age(core);
+    flush_ports(core);
+    u32 requested = untrusted_u32(&core->requested);
+    if (unlikely(requested != core->completed)) {
+        cham_command(core);
+        publish_u32(&core->completed, requested);
+        work++;
+    }
+    c->cycles_provider += core_stamp(core);
+    c->cycles_elapsed += core->cycles - start;
+    if (work)
+        core->idle_ns = core->now;
+    else
+        c->idle_rounds++;
+    return work;
+}
+
+/* The engine's thread: rounds until told to stop. An idle engine spins for a while, then naps between looks. */
+void cham_run(struct cham_core *core)
+{
+    static const struct timespec nap = {0, NAP_NS};
+    core_stamp(core);
+    while (!__atomic_load_n(&core->stop, __ATOMIC_ACQUIRE)) {
+        u64 provider = core->counters->cycles_provider;
+        if (cham_round(core))
+            continue;
+        /* a round that found nothing was not work */
+        core->counters->cycles_idle += core->counters->cycles_provider - provider;
+        core->counters->cycles_provider = provider;
+        if (core->poll_adaptive && core->now - core->idle_ns > NAP_AFTER_NS) {
+            nanosleep(&nap, 0);
+            u64 slept = core_stamp(core);
+            core->counters->cycles_idle += slept;
+            core->counters->cycles_elapsed += slept;
+        } else {
+            __builtin_ia32_pause();
+        }
+    }
+}
+
+/* Virtual time: one round at a given moment. */
+u32 cham_step(struct cham_core *core, u64 now)
+{
+    core->ns_base = now;
+    core->cycles = core->vcycles;
+    core->cycles_base = core->vcycles;
+    core->now = now;
+    return cham_round(core);
+}
