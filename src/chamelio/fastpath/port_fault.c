@@ -176,4 +176,15 @@ u64 cham_fault_due(const struct cham_port *port)
     return due;
 }
 
+void cham_fault_drain(struct cham_port *port)
+{
+    struct cham_fault *fault = port->state;
+    struct fault_direction *directions[] = {&fault->rx, &fault->tx};
+    for (u32 i = 0; i < 2; i++)
+        for (struct cham_frame *f; (f = fault_next(port, directions[i], ~0ull));) {
+            directions[i]->counters.lost++;
+            frame_put(port->pool, f);
+        }
+}
+
 const struct cham_port_ops cham_fault_ops = {fault_rx, fault_tx, fault_flush};

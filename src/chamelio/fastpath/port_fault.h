@@ -44,4 +44,7 @@ struct cham_port;
 /* When the next waiting frame is due; all ones: none waits. A virtual clock may sleep until then. */
 u64 cham_fault_due(const struct cham_port *port);
 
+/* Before the port goes: every waiting frame back to the pool, counted lost. */
+void cham_fault_drain(struct cham_port *port);
+
 #endif
