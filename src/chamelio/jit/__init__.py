@@ -1,0 +1,1 @@
+"""The joint compiler: object -> verified instructions -> LLVM IR -> linked with the provider -> one unit of machine code."""

@@ -1,0 +1,109 @@
+"""One job of the compiler: an untrusted object in, a verified and compiled unit out, or the reasons why not."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+import msgspec
+
+from chamelio import __version__, toolchain
+from chamelio.bpf.object import load_object
+from chamelio.jit import unit
+from chamelio.jit.layout import Layout, make_layout
+from chamelio.jit.unit import HOOKS
+from chamelio.verify import Verdict, verify_object
+
+MODES = ("joint", "separate", "fixed")
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How to compile: mode, virtual clock (blocks count their cost), hardening, contexts per instance (0: slow path)."""
+
+    mode: str = "joint"
+    virtual: bool = False
+    hardening: bool = True
+    contexts: int = 17
+
+
+class UnitImage(msgspec.Struct, frozen=True):
+    """A compiled unit: relocatable objects, the layout it was compiled for, and its contract.
+
+    `cold` and `warm` are the proven worst cases in cycles by hook (rx, ring, tx, timer), 0 for hooks without a handler;
+    `seconds` holds what verification and compilation took.
+    """
+
+    key: str
+    mode: str
+    objects: list[bytes]
+    layout: Layout
+    cold: list[int]
+    warm: list[int]
+    protocol_sha: str
+    seconds: dict[str, float]
+    instructions: int
+
+
+class Rejected(Exception):
+    """The verifier did not accept every handler; `verdicts` says why, one per program."""
+
+    def __init__(self, verdicts: list[Verdict]) -> None:
+        refused = [v for v in verdicts if v.verdict != "accept"]
+        super().__init__(f"{refused[0].program}: {refused[0].message}" if refused else "nothing to run")
+        self.verdicts = verdicts
+
+
+def unit_key(object_bytes: bytes, options: Options) -> str:
+    """What names a unit: the object's content, the options and this version of the provider."""
+    digest = hashlib.sha256()
+    for part in (object_bytes, msgspec.json.encode(options), __version__.encode(), provider_digest()):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def provider_digest() -> bytes:
+    """Hash of the provider's C: a change of the fast path makes new units."""
+    digest = hashlib.sha256()
+    for directory in (toolchain.FASTPATH, toolchain.INCLUDE):
+        for path in sorted(directory.glob("*.[ch]")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.digest()
+
+
+def compile_unit(object_bytes: bytes, options: Options, native: str | None = None) -> UnitImage:
+    """Verify and compile an object. Raises ObjectError (malformed), LayoutError (maps), Rejected (verdicts).
+
+    `native` is the IR text of the protocol's C compiled for the host, needed for mode `fixed` only.
+    """
+    if options.mode not in MODES:
+        raise ValueError(f"there is no mode {options.mode!r}; modes are {', '.join(MODES)}")
+    started = time.perf_counter()
+    obj = load_object(object_bytes)
+    layout = make_layout(obj.maps, options.contexts)
+    verdicts = verify_object(obj)
+    proofs = [v.proof for v in verdicts if v.proof is not None and v.verdict == "accept"]
+    if len(proofs) != len(verdicts) or not proofs:
+        raise Rejected(verdicts)
+    verified = time.perf_counter()
+    switches = {"virtual": options.virtual, "hardening": options.hardening}
+    if options.mode == "joint":
+        objects = unit.joint(proofs, obj, layout, **switches)
+    elif options.mode == "separate":
+        objects = unit.separate(proofs, obj, layout, **switches)
+    else:
+        if native is None:
+            raise ValueError("mode fixed compiles the protocol's C source, which was not given")
+        objects = unit.fixed(native, [p.hook for p in proofs], layout, hardening=options.hardening)
+    compiled = time.perf_counter()
+    by_hook = {p.hook: p for p in proofs}
+    return UnitImage(
+        key=unit_key(object_bytes, options),
+        mode=options.mode,
+        objects=objects,
+        layout=layout,
+        cold=[by_hook[h].cost_cold if h in by_hook else 0 for h in HOOKS],
+        warm=[by_hook[h].cost_warm if h in by_hook else 0 for h in HOOKS],
+        protocol_sha=obj.sha256,
+        seconds={"verify": verified - started, "compile": compiled - verified},
+        instructions=sum(len(p.program.insns) for p in proofs),
+    )

@@ -1,0 +1,218 @@
+"""Where a protocol's maps lie in an instance: constants of the protocol, the same for every tenant that uses it.
+
+    base -> head | private parts | guard page | region content: raw rings, shared parts
+            (engine memory)                     (memfd, the tenant maps it too)
+
+The descriptors are `struct cham_map` of fastpath/map.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import msgspec
+
+from chamelio.bpf.object import MapDef, ObjectError
+
+ARRAY, HASH, RING_OUT, RING_IN, BYTES, TX, TIMER, DATA = 1, 2, 3, 4, 5, 6, 7, 100
+KIND_NAMES = {
+    ARRAY: "array",
+    HASH: "hash",
+    RING_OUT: "ring_out",
+    RING_IN: "ring_in",
+    BYTES: "bytes",
+    TX: "tx",
+    TIMER: "timer",
+    DATA: "data",
+}
+SHARED = 1
+
+PAGE = 4096
+LINE = 64
+INSTANCE_HEAD = 2048
+RAW_RING = 128 + 64 * 2048
+RING_HEADER = 128
+BUCKET_SLOTS = 8
+WHEEL_BYTES = 4256
+NODE_BYTES = 24
+POSITIONS_BYTES = 16
+
+MAX_ENTRIES = 1 << 20
+MAX_KEY = 64
+MAX_VALUE = 1 << 16
+MAX_RING_ENTRY = 256
+MAX_BYTES = 1 << 24
+MAX_INSTANCE = 1 << 31
+
+
+class LayoutError(ObjectError):
+    """A map that cannot be laid out: the message names it, the reason and the remedy."""
+
+
+class MapLayout(msgspec.Struct, frozen=True):
+    """One map. `shared` is the offset in the region's content of its values, rings or buffers; None: private."""
+
+    name: str
+    kind: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    stride: int
+    contexts: int
+    context_stride: int
+    shared: int | None
+    mask: int
+    values: int
+    index: int
+    keys: int
+    free: int
+    initial: bytes = b""
+
+    def descriptor(self) -> bytes:
+        """The 64 bytes of `struct cham_map`."""
+        return struct.pack(
+            "<8I4Q",
+            self.kind,
+            self.key_size,
+            self.value_size,
+            self.max_entries,
+            self.stride,
+            self.mask,
+            self.contexts,
+            self.context_stride,
+            self.values,
+            self.index,
+            self.keys,
+            self.free,
+        )
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """A protocol's memory: bytes before the region (guard included), bytes of the region's content, and its maps."""
+
+    contexts: int
+    private_bytes: int
+    region_bytes: int
+    punt: int
+    xmit: int
+    maps: list[MapLayout]
+
+    def fits(self, other: Layout) -> bool:
+        """Whether instances laid out for `other` can run code that was compiled for this."""
+        return self == other
+
+
+def _up(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
+def _power_of_two(n: int) -> bool:
+    return n > 0 and n & (n - 1) == 0
+
+
+def _check(m: MapDef) -> None:
+    """Refuse what the fast path cannot hold."""
+
+    def refuse(reason: str, remedy: str) -> LayoutError:
+        return LayoutError(f"map {m.name}: {reason}; {remedy}")
+
+    if m.kind not in KIND_NAMES:
+        raise refuse(f"there is no map kind {m.kind}", "kinds are 1 (array) to 7 (timer), see chamelio.h")
+    if m.kind == DATA:
+        return
+    if not 1 <= m.max_entries <= MAX_ENTRIES:
+        raise refuse(f"max_entries {m.max_entries} is not within 1..{MAX_ENTRIES}", "choose a size in that range")
+    if m.kind == ARRAY and m.key_size != 4:
+        raise refuse(f"an array's key has 4 bytes, not {m.key_size}", "declare it with CHAM_ARRAY")
+    if m.kind == HASH and not 1 <= m.key_size <= MAX_KEY:
+        raise refuse(f"a key of {m.key_size} bytes is not within 1..{MAX_KEY}", "shorten the key")
+    if m.kind in (ARRAY, HASH) and not 1 <= m.value_size <= MAX_VALUE:
+        raise refuse(f"a value of {m.value_size} bytes is not within 1..{MAX_VALUE}", "split the value")
+    if m.kind in (RING_IN, RING_OUT):
+        if not _power_of_two(m.max_entries):
+            raise refuse(f"{m.max_entries} entries are not a power of two", "ring sizes are powers of two")
+        if not 1 <= m.value_size <= MAX_RING_ENTRY:
+            raise refuse(f"an entry of {m.value_size} bytes is not within 1..{MAX_RING_ENTRY}", "put payload in bytes")
+    if m.kind == BYTES and not (_power_of_two(m.value_size) and 64 <= m.value_size <= MAX_BYTES):
+        raise refuse(f"buffers of {m.value_size} bytes", f"sizes are powers of two within 64..{MAX_BYTES}")
+
+
+class _Cursor:
+    """Hands out aligned offsets."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def take(self, size: int) -> int:
+        at = _up(self.at, LINE)
+        self.at = at + size
+        return at
+
+
+def make_layout(maps: Sequence[MapDef], contexts: int) -> Layout:
+    """Lay out a protocol's maps for `contexts` contexts (the slow path is context 0). Raises LayoutError."""
+    if not 1 <= contexts <= 32:
+        raise LayoutError(f"{contexts} contexts are not within 1..32: one is the slow path's, the others are applications'")
+    for m in maps:
+        _check(m)
+    for kind in (RING_IN, TX, TIMER):
+        of_kind = [m.name for m in maps if m.kind == kind]
+        if len(of_kind) > 1:
+            raise LayoutError(f"maps {', '.join(of_kind)}: a protocol has at most one map of kind {KIND_NAMES[kind]}; join them")
+    private = _Cursor(INSTANCE_HEAD)
+    region = _Cursor(2 * RAW_RING)
+    placed: list[tuple[MapDef, dict[str, int], bool]] = []
+    for m in maps:
+        at = dict(stride=0, contexts=0, context_stride=0, mask=0, values=0, index=0, keys=0, free=0)
+        shared = bool(m.attrs.get("flags", 0) & SHARED) or m.kind in (RING_IN, RING_OUT, BYTES)
+        space = region if shared else private
+        if m.kind in (ARRAY, HASH):
+            at["stride"] = _up(m.value_size, 8)
+            at["values"] = space.take(at["stride"] * m.max_entries)
+        if m.kind == HASH:
+            buckets = 1
+            while buckets * BUCKET_SLOTS < 2 * m.max_entries:
+                buckets *= 2
+            at["mask"] = buckets - 1
+            at["index"] = private.take(buckets * LINE)
+            at["keys"] = private.take(m.key_size * m.max_entries)
+            at["free"] = private.take(4 * (m.max_entries + 1))
+        if m.kind in (RING_IN, RING_OUT):
+            at["stride"] = _up(m.value_size, 8)
+            at["contexts"] = contexts
+            at["context_stride"] = _up(RING_HEADER + at["stride"] * m.max_entries, LINE)
+            at["values"] = region.take(at["context_stride"] * contexts)
+            at["index"] = private.take(POSITIONS_BYTES * contexts)
+        if m.kind == BYTES:
+            at["stride"] = m.value_size
+            at["mask"] = m.value_size - 1
+            at["values"] = region.take(m.value_size * m.max_entries)
+        if m.kind in (TX, TIMER):
+            at["index"] = private.take(WHEEL_BYTES)
+            at["keys"] = private.take(NODE_BYTES * m.max_entries)
+        if m.kind == DATA:
+            at["stride"] = _up(m.value_size, 8)
+            at["values"] = private.take(at["stride"])
+        placed.append((m, at, shared))
+    private_bytes = _up(private.at + PAGE, PAGE) + PAGE  # room for the colour, then a guard page
+    if private_bytes + region.at > MAX_INSTANCE:
+        raise LayoutError(f"the maps need {(private_bytes + region.at) >> 20} MiB; an instance has at most {MAX_INSTANCE >> 20}")
+    layouts = []
+    for m, at, shared in placed:
+        offset = at["values"] if shared else None
+        if shared:
+            at["values"] += private_bytes
+        layouts.append(
+            MapLayout(
+                name=m.name,
+                kind=m.kind,
+                key_size=m.key_size,
+                value_size=m.value_size,
+                max_entries=m.max_entries,
+                shared=offset,
+                initial=m.data or b"",
+                **at,
+            )
+        )
+    return Layout(contexts, private_bytes, _up(region.at, LINE), 0, RAW_RING, layouts)
