@@ -5,6 +5,7 @@
  */
 #include "control.h"
 #include "demux.h"
+#include "port_fault.h"
 
 /* ---- bindings ---------------------------------------------------------------------------------------------- */
 
@@ -195,6 +196,9 @@ static u32 remove_port(struct cham_core *core, u32 index)
     for (u32 i = 0; i < port->n_tx; i++)
         cham_drop(core, 0, CHAM_NONE, port->txq[i], CHAM_DROP_PORT_DOWN);
     port->n_tx = 0;
+    for (struct cham_port *p = port; p; p = p->inner)
+        if (p->ops == &cham_fault_ops)
+            cham_fault_drain(p);
     core->ports[index] = 0;
     cham_neighbours_forget_port(core, index);
     return CHAM_STATUS_OK;

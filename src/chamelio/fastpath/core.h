@@ -105,9 +105,9 @@ struct cham_instance {
     u32 n_maps;
     u32 next_context; /* where the ring hook goes on, so that no application starves another */
     struct cham_instance_counters *counters;
-        struct cham_ring punt, xmit;                           /* the provider's raw rings to and from the slow path */
+    struct cham_ring punt, xmit;                           /* the provider's raw rings to and from the slow path */
     u64 raw_rings;                                         /* offset of their shared parts: punt, then xmit */
-    s32 bells[CHAM_MAX_CONTEXTS];                          /* eventfds */
+    s32 bells[CHAM_MAX_CONTEXTS];                          /* write ends of pipes, non-blocking */
     u32 backlog_head, backlog_len;
     u32 backlog[CHAM_BACKLOG]; /* frame indices */
     u8 entry[CHAM_ENTRY_MAX] CHAM_ALIGNED(64); /* the private copy of a ring entry */

@@ -113,7 +113,7 @@ void cham_wake(struct cham_core *core, struct cham_instance *inst)
         charge(core, COST_WAKEUP);
         inst->counters->events[CHAM_EVENT_WAKEUPS]++;
         if (inst->bells[c] >= 0 && write(inst->bells[c], &one, sizeof one) < 0)
-            continue; /* full: it has been rung already */
+            continue; /* the pipe is full: it has been rung often enough */
     }
     inst->woken = 0;
 }

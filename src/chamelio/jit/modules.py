@@ -44,13 +44,13 @@ def machine() -> llvm.TargetMachine:
 
 def strip(text: str) -> str:
     """IR text without the attributes that block inlining and without inherited debug and profile metadata flags."""
-    return _ATTRIBUTE.sub("", text)
+    return _ATTRIBUTE.sub("", text).replace("= { }", '= { "none" }')  # a group must not be empty
 
 
 def provider_text(source: str, defines: tuple[str, ...] = ()) -> str:
     """One of the fast path's C files as stripped IR text, from the cache when it was made before."""
     bitcode = toolchain.bitcode(toolchain.FASTPATH / source, defines=defines)
-    return toolchain.cached("ir", ["strip-2", bitcode], lambda: strip(str(_bitcode(bitcode))).encode()).decode()
+    return toolchain.cached("ir", ["strip-3", bitcode], lambda: strip(str(_bitcode(bitcode))).encode()).decode()
 
 
 def _bitcode(data: bytes) -> llvm.ModuleRef:
@@ -105,3 +105,9 @@ def emit(module: llvm.ModuleRef) -> bytes:
     """Object code. A back-end error ends the process: only the compiler's children and trusted code come here."""
     module.verify()
     return bytes(machine().emit_object(module))
+
+
+@functools.cache
+def host() -> str:
+    """The machine that code is made for: part of the key of everything that is cached."""
+    return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()} {'.'.join(map(str, llvm.llvm_version_info))}"

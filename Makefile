@@ -1,0 +1,35 @@
+# `make demo` shows the system at work, `make test` tests it. Both need Python 3.11 with venv, nothing else.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test long lint bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/chamelio demo
+
+test: $(VENV)/ready-dev
+	$(BIN)/python -m pytest
+
+long: $(VENV)/ready-dev
+	$(BIN)/python -m pytest -m long --timeout=3600
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+
+bench: $(VENV)/ready
+	$(BIN)/chamelio bench tax
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
+	touch $@
+
+$(VENV)/ready-dev: pyproject.toml $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf build $(VENV)

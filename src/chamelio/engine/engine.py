@@ -1,0 +1,616 @@
+"""The engine as the control plane drives it: one core's state, its thread, and everything that is linked into it.
+
+Objects (an instance's memory, a port, a loaded unit) are prepared here and handed to the round by commands, one at a time,
+executed at a round's boundary (fastpath/control.c). What the round may still use is freed only afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chamelio.engine import abi
+from chamelio.engine.image import Image, ImageError, Unit
+from chamelio.engine.memory import Bell, InstanceMemory, map_file
+from chamelio.engine.ports import Port
+from chamelio.jit.compile import UnitImage
+from chamelio.jit.layout import Layout
+
+NONE = 0xFFFFFFFF
+MAX_TENANTS, MAX_INSTANCES, MAX_UNITS, MAX_PORTS = 256, 256, 64, 8
+QUANTUM = 40_000  # cycles per round and unit of weight
+MAX_DEBT = 2_000_000  # cycles
+COMMAND_TIMEOUT_S = 2.0
+VIRTUAL_HZ = 3_000_000_000  # cycles per second of the virtual clock
+CALIBRATION_S = 0.02
+
+_REASONS = {
+    "CHAM_STATUS_TAKEN": "is taken already",
+    "CHAM_STATUS_FULL": "does not fit: the table is full",
+    "CHAM_STATUS_UNKNOWN": "is not known",
+    "CHAM_STATUS_BUSY": "is still in use",
+}
+
+
+class EngineError(Exception):
+    """Something the engine refuses, with the reason."""
+
+
+class Instance:
+    """A protocol at a tenant's address: its memory, its doorbells (one per context), the unit that runs it."""
+
+    def __init__(
+        self, index: int, tenant: int, unit: int, address: str, network: int, ip_protocol: int, ports: tuple[int, int],
+        ring_start: int, layout: Layout,
+    ) -> None:  # fmt: skip
+        self.index, self.tenant, self.unit = index, tenant, unit
+        self.address, self.network, self.ip_protocol, self.ports = address, network, ip_protocol, ports
+        self.ring_start = ring_start
+        self.layout = layout
+        self.memory = InstanceMemory(layout, index)
+        self._bells = [Bell() for _ in range(layout.contexts)]
+
+    @property
+    def region_fd(self) -> int:
+        """The region's memfd, to be handed to the tenant."""
+        return self.memory.fd
+
+    @property
+    def origin(self) -> int:
+        """Where in the memfd the region's content begins."""
+        return self.memory.origin
+
+    @property
+    def bells(self) -> list[int]:
+        """Per context the descriptor that becomes readable when the engine rings (the read end of a pipe)."""
+        return [bell.fd for bell in self._bells]
+
+    def ring_fds(self) -> list[int]:
+        """The engine's ends of the doorbells."""
+        return [bell.ring_fd for bell in self._bells]
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "index": self.index,
+            "tenant": self.tenant,
+            "unit": self.unit,
+            "address": self.address,
+            "network": self.network,
+            "ip_protocol": self.ip_protocol,
+            "ports": list(self.ports),
+            "region_bytes": self.layout.region_bytes,
+            "private_bytes": self.layout.private_bytes,
+        }
+
+    def close(self) -> None:
+        """Free memory and doorbells."""
+        self.memory.close()
+        for bell in self._bells:
+            bell.close()
+
+
+class _LoadedUnit:
+    """A unit in the core's table: code, its `struct cham_unit`, and the image that it came from."""
+
+    def __init__(self, code: Unit, image: UnitImage) -> None:
+        self.code, self.image = code, image
+        self.table = abi.alloc("cham_unit")
+        code.entry(self.table.ctypes.data)
+        self.table["cold"][0] = image.cold
+
+
+def _address(text: str) -> int:
+    """An IPv4 address in packet byte order, as the core keeps it."""
+    try:
+        return int.from_bytes(ipaddress.IPv4Address(text).packed, "little")
+    except ValueError:
+        raise EngineError(f"{text!r} is not an IPv4 address") from None
+
+
+class Engine:
+    """One core. `start()` runs it on a thread of its own; with `virtual` time it is stepped instead.
+
+    `counters` names a file that others may map to read `struct cham_counters`; `poll` is "adaptive" (nap when idle) or
+    "spin"; `cpu` pins the thread; `seed` fixes the secrets of hash functions, for tests. All methods are for one control
+    thread at a time; they are thread-safe by a lock. Whoever runs an engine calls `refresh` about once a second.
+    """
+
+    def __init__(
+        self,
+        *,
+        cpu: int | None = None,
+        frames: int = 8192,
+        virtual: bool = False,
+        poll: str = "adaptive",
+        counters: Path | None = None,
+        hardening: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        if poll not in ("adaptive", "spin"):
+            raise EngineError(f"there is no way of polling called {poll!r}: it is 'adaptive' or 'spin'")
+        self.virtual, self.hardening, self.poll, self.cpu = virtual, hardening, poll, cpu
+        self.image = Image(virtual=virtual, hardening=hardening)
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._ops, self._status = abi.enum("cham_op"), {v: k for k, v in abi.enum("cham_status").items()}
+        self._core = abi.alloc("cham_core")
+        self._frames, self._free = abi.alloc("cham_frame", frames), np.zeros(frames, np.uint32)
+        size = abi.dtype("cham_counters").itemsize
+        self._counters_file = map_file(counters, size) if counters else None
+        memory: Any = self._counters_file if self._counters_file is not None else abi.aligned(size)
+        self._counters: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(memory, abi.dtype("cham_counters"), 1)
+        self._ports: dict[int, tuple[str, Port, list[np.ndarray[Any, np.dtype[Any]]]]] = {}
+        self._port_states: dict[int, str] = {}
+        self._routes: list[dict[str, Any]] = []
+        self._tenants: dict[int, dict[str, Any]] = {}
+        self._units: dict[int, _LoadedUnit] = {}
+        self._instances: dict[int, Instance] = {}
+        self._initialise(frames, seed)
+
+    def _initialise(self, frames: int, seed: int | None) -> None:
+        core = self._core
+        secret = random.Random(seed).randbytes(16) if seed is not None else os.urandom(16)
+        self.secret = np.frombuffer(secret, np.uint64)
+        core["secret"][0] = self.secret
+        core["counters"] = self._counters.ctypes.data
+        core["quantum"], core["max_debt"] = QUANTUM, MAX_DEBT
+        core["poll_adaptive"] = self.poll == "adaptive"
+        if self.virtual:
+            core["ns_per_cycle"] = round(1e9 / VIRTUAL_HZ * 2**32)
+        else:
+            core["ns_per_cycle"] = round(self._calibrate() * 2**32)
+            core["ns_base"] = time.monotonic_ns()
+        self.image.call["cham_core_init"](self._core_address, self._frames.ctypes.data, self._free.ctypes.data, frames)
+
+    def _calibrate(self) -> float:
+        """Nanoseconds per cycle of the time stamp counter."""
+        cycles = self.image.call["cham_cycles"]
+        ns0, c0 = time.monotonic_ns(), cycles()
+        time.sleep(CALIBRATION_S)
+        ns1, c1 = time.monotonic_ns(), cycles()
+        return (ns1 - ns0) / (c1 - c0)
+
+    @property
+    def _core_address(self) -> int:
+        return int(self._core.ctypes.data)
+
+    # ---- commands -----------------------------------------------------------------------------------------------
+
+    def _command(self, op: str, what: str, *arguments: int) -> None:
+        """Have the round execute a command; EngineError when it answers that it cannot."""
+        with self._lock:
+            command = self._core["command"]
+            command["op"] = self._ops[f"CHAM_OP_{op}"]
+            command["arg"][0] = [a & 2**64 - 1 for a in arguments] + [0] * (7 - len(arguments))
+            if self._thread is None:
+                self.image.call["cham_command"](self._core_address)
+            else:
+                self._await_round()
+            status = self._status[int(command["status"][0])]
+        if status != "CHAM_STATUS_OK":
+            raise EngineError(f"{what} {_REASONS[status]}")
+
+    def _await_round(self) -> None:
+        ticket = (int(self._core["requested"][0]) + 1) & NONE
+        self._core["requested"] = ticket
+        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        while int(self._core["completed"][0]) != ticket:
+            if time.monotonic() > deadline:
+                raise EngineError(f"the core did not answer within {COMMAND_TIMEOUT_S:.0f} s; restart the engine")
+            time.sleep(20e-6)
+
+    @staticmethod
+    def _free_index(used: Any, limit: int, what: str) -> int:
+        for i in range(limit):
+            if i not in used:
+                return i
+        raise EngineError(f"there are {limit} {what} already, which is all that an engine takes")
+
+    # ---- ports and routes --------------------------------------------------------------------------------------
+
+    def add_port(self, name: str, port: Port) -> int:
+        """Put a port into service; returns its index. The engine closes it when it is removed."""
+        with self._lock:
+            if any(name == other for other, _, _ in self._ports.values()):
+                raise EngineError(f"port {name} exists already")
+            index = self._free_index(self._ports, MAX_PORTS, "ports")
+            structures: list[np.ndarray[Any, np.dtype[Any]]] = []
+            for part in reversed(port.chain):  # inner ports first: each points to the one before
+                s = abi.alloc("cham_port")
+                s["ops"] = self.image.address(part.ops_symbol)
+                s["pool"] = self._core_address + abi.dtype("cham_core").fields["pool"][1]  # type: ignore[index]
+                s["state"] = part.state_address
+                s["inner"] = structures[-1].ctypes.data if structures else 0
+                s["index"], s["network"], s["mtu"] = index, part.network, part.mtu
+                s["mac"][0] = np.frombuffer(part.mac, np.uint8)
+                s["csum_offload"] = part.csum_offload
+                structures.append(s)
+            for address in self._addresses(port.network):
+                port.claim_address(address)
+            self._command("ADD_PORT", f"port {name}", index, structures[-1].ctypes.data)
+            self._ports[index] = (name, port, structures)
+            return index
+
+    def remove_port(self, index: int) -> None:
+        """Take a port out of service and close it; packets that wait in it are dropped and counted."""
+        with self._lock:
+            self._command("REMOVE_PORT", f"port {index}", index)
+            _, port, _ = self._ports.pop(index)
+            self._port_states.pop(index, None)
+            port.close()
+
+    def port_index(self, name: str) -> int:
+        """The index of a port by its name. EngineError if there is none."""
+        for index, (other, _, _) in self._ports.items():
+            if other == name:
+                return index
+        known = ", ".join(sorted(n for n, _, _ in self._ports.values())) or "there are none"
+        raise EngineError(f"there is no port {name!r} (ports: {known})")
+
+    def add_route(self, prefix: str, port: int, gateway: str | None = None, network: int = 0) -> None:
+        """Packets of a network to `prefix` (CIDR) leave by a port, to the destination itself or to a gateway."""
+        try:
+            net = ipaddress.IPv4Network(prefix)
+        except ValueError as error:
+            raise EngineError(f"{prefix!r} is not an IPv4 prefix: {error}") from None
+        with self._lock:
+            if port not in self._ports:
+                raise EngineError(f"there is no port {port}")
+            numbers = [_address(str(a)) for a in (net.network_address, net.netmask)]
+            via = _address(gateway) if gateway else 0
+            self._command("ADD_ROUTE", f"route {prefix}", network, *numbers, via, port)
+            self._routes.append({"prefix": str(net), "port": port, "gateway": gateway, "network": network})
+
+    def refresh(self) -> dict[str, str]:
+        """Once a second: let ports look at the outside world. Per port "up" or why it is down."""
+        with self._lock:
+            self._port_states = {index: port.refresh() for index, (_, port, _) in self._ports.items()}
+            return {self._ports[i][0]: state for i, state in self._port_states.items()}
+
+    # ---- tenants ---------------------------------------------------------------------------------------------------
+
+    def add_tenant(self, weight: int = 1, frame_quota: int = 1024) -> int:
+        """A tenant: its share is `weight`, its backlogs hold at most `frame_quota` frames."""
+        self._check_weight(weight)
+        with self._lock:
+            index = self._free_index(self._tenants, MAX_TENANTS, "tenants")
+            self._command("ADD_TENANT", f"tenant {index}", index, weight, frame_quota)
+            self._tenants[index] = {"index": index, "weight": weight, "frame_quota": frame_quota, "addresses": []}
+            return index
+
+    @staticmethod
+    def _check_weight(weight: int) -> None:
+        if not 1 <= weight <= 1000:
+            raise EngineError(f"a weight of {weight} is not within 1..1000")
+
+    def _tenant(self, index: int) -> dict[str, Any]:
+        if index not in self._tenants:
+            raise EngineError(f"there is no tenant {index}")
+        return self._tenants[index]
+
+    def set_weight(self, tenant: int, weight: int) -> None:
+        """Change a tenant's share."""
+        self._check_weight(weight)
+        with self._lock:
+            self._tenant(tenant)["weight"] = weight
+            self._command("SET_WEIGHT", f"tenant {tenant}", tenant, weight)
+
+    def remove_tenant(self, tenant: int) -> None:
+        """Remove a tenant with its instances and addresses."""
+        with self._lock:
+            about = self._tenant(tenant)
+            for instance in [i for i in self._instances.values() if i.tenant == tenant]:
+                self.remove_instance(instance.index)
+            self._command("REMOVE_TENANT", f"tenant {tenant}", tenant)
+            del self._tenants[tenant]
+            for address, network in about["addresses"]:
+                for _, port, _ in self._ports.values():
+                    if port.network == network:
+                        port.release_address(address)
+
+    def bind_address(self, tenant: int, address: str, network: int = 0) -> None:
+        """The tenant has this address from now on: the provider answers ARP and ICMP echo for it."""
+        with self._lock:
+            about = self._tenant(tenant)
+            number = _address(address)
+            ip = ipaddress.IPv4Address(address)
+            if ip.is_multicast or ip.is_loopback or ip.is_unspecified or int(ip) == NONE:
+                raise EngineError(f"{address} cannot be a tenant's address")
+            self._command("BIND", f"address {address}", network, number, tenant, NONE, 0, 65535)
+            about["addresses"].append((address, network))
+            for _, port, _ in self._ports.values():
+                if port.network == network:
+                    port.claim_address(address)
+
+    def _addresses(self, network: int) -> list[str]:
+        return [a for t in self._tenants.values() for a, n in t["addresses"] if n == network]
+
+    # ---- units ---------------------------------------------------------------------------------------------------------
+
+    def load_unit(self, image: UnitImage) -> int:
+        """Load a compiled unit; returns its index."""
+        with self._lock:
+            index = self._free_index(self._units, MAX_UNITS, "units")
+            unit = self._load(image)
+            self._command("SET_UNIT", f"unit {index}", index, unit.table.ctypes.data)
+            self._units[index] = unit
+            return index
+
+    def _load(self, image: UnitImage) -> _LoadedUnit:
+        try:
+            return _LoadedUnit(self.image.load(image.objects), image)
+        except ImageError as error:
+            raise EngineError(str(error)) from None
+
+    def _unit(self, index: int) -> _LoadedUnit:
+        if index not in self._units:
+            raise EngineError(f"there is no unit {index}")
+        return self._units[index]
+
+    @staticmethod
+    def _check_fit(new: Layout, old: Layout) -> None:
+        if not new.fits(old):
+            raise EngineError("the new version's maps differ from those of the running one; remove the protocol and load it anew")
+
+    def swap_unit(self, unit: int, image: UnitImage) -> float:
+        """Replace a unit's code at a round's boundary, maps and flows kept; returns the seconds that took."""
+        with self._lock:
+            old = self._unit(unit)
+            self._check_fit(image.layout, old.image.layout)
+            new = self._load(image)
+            started = time.perf_counter()
+            self._command("SET_UNIT", f"unit {unit}", unit, new.table.ctypes.data)
+            elapsed = time.perf_counter() - started
+            self._units[unit] = new
+            old.code.close()
+            return elapsed
+
+    def move_instance(self, index: int, unit: int) -> float:
+        """Let another unit run an instance from the next round on, maps kept; returns the seconds that took."""
+        with self._lock:
+            instance = self._instance(index)
+            self._check_fit(self._unit(unit).image.layout, instance.layout)
+            started = time.perf_counter()
+            self._command("MOVE_INSTANCE", f"instance {index}", index, unit)
+            elapsed = time.perf_counter() - started
+            instance.unit = unit
+            return elapsed
+
+    def unload_unit(self, unit: int) -> None:
+        """Free a unit that no instance uses."""
+        with self._lock:
+            loaded = self._unit(unit)
+            if any(i.unit == unit for i in self._instances.values()):
+                raise EngineError(f"unit {unit} is still in use")
+            self._command("SET_UNIT", f"unit {unit}", unit, 0)
+            del self._units[unit]
+            loaded.code.close()
+
+    # ---- instances -----------------------------------------------------------------------------------------------------
+
+    def _instance(self, index: int) -> Instance:
+        if index not in self._instances:
+            raise EngineError(f"there is no instance {index}")
+        return self._instances[index]
+
+    def add_instance(
+        self,
+        tenant: int,
+        unit: int,
+        address: str,
+        ip_protocol: int,
+        *,
+        network: int = 0,
+        ports: tuple[int, int] = (0, 65535),
+        ring_start: int = 0,
+    ) -> Instance:
+        """Run a protocol at one of a tenant's addresses. `ring_start`: first index of every ring, for tests of wrapping."""
+        with self._lock:
+            about = self._tenant(tenant)
+            loaded = self._unit(unit)
+            if (address, network) not in about["addresses"]:
+                raise EngineError(f"tenant {tenant} does not have the address {address}")
+            if not 1 <= ip_protocol <= 255 or ip_protocol == 1:
+                raise EngineError(f"IP protocol {ip_protocol} is not a tenant's: use 2..255 (ICMP is the provider's)")
+            if not 0 <= ports[0] <= ports[1] <= 65535:
+                raise EngineError(f"ports {ports[0]}..{ports[1]} are not a range within 0..65535")
+            index = self._free_index(self._instances, MAX_INSTANCES, "instances")
+            try:
+                instance = Instance(
+                    index, tenant, unit, address, network, ip_protocol, ports, ring_start, loaded.image.layout
+                )
+            except OSError as error:
+                raise EngineError(f"no memory for another instance: {error.strerror}") from None
+            self._prepare(instance, loaded.image.layout)
+            self._command("ADD_INSTANCE", f"instance {index}", instance.memory.base)
+            span = ports[0] << 16 | ports[1]
+            what = f"IP protocol {ip_protocol} at {address}"
+            try:
+                self._command("BIND", what, network, _address(address), tenant, index, ip_protocol, span)
+            except EngineError:
+                self._command("REMOVE_INSTANCE", f"instance {index}", index)
+                instance.close()
+                raise
+            self._instances[index] = instance
+            return instance
+
+    def _prepare(self, instance: Instance, layout: Layout) -> None:
+        head = instance.memory.head
+        head["secret"][0] = self.secret
+        head["index"], head["tenant"], head["unit"] = instance.index, instance.tenant, instance.unit
+        head["network"], head["address"] = instance.network, _address(instance.address)
+        head["protocol"] = instance.ip_protocol
+        head["maps"], head["n_maps"] = instance.memory.descriptors.ctypes.data, len(layout.maps)
+        head["raw_rings"] = layout.private_bytes
+        self.image.call["cham_instance_init"](instance.memory.base, instance.ring_start)
+        head["bells"][0, : layout.contexts] = instance.ring_fds()
+
+    def remove_instance(self, index: int) -> None:
+        """Stop an instance and free its memory; packets that wait for it are dropped and counted."""
+        with self._lock:
+            instance = self._instance(index)
+            self._command("REMOVE_INSTANCE", f"instance {index}", index)
+            del self._instances[index]
+            instance.close()
+
+    def attach(self, instance: int, context: int) -> None:
+        """Give a context (0: the slow path, 1..: applications) to a new owner: its rings begin empty."""
+        with self._lock:
+            one = self._instance(instance)
+            if not 0 <= context < one.layout.contexts:
+                raise EngineError(f"context {context} is not within 0..{one.layout.contexts - 1}")
+            self._drain_bell(one.bells[context])
+            self._command("ATTACH", f"context {context}", instance, context, one.ring_start)
+
+    @staticmethod
+    def _drain_bell(fd: int) -> None:
+        try:
+            os.read(fd, 1 << 16)
+        except BlockingIOError:
+            pass
+
+    def detach(self, instance: int, context: int) -> None:
+        """Nobody uses the context any more."""
+        with self._lock:
+            self._instance(instance)
+            self._command("DETACH", f"context {context}", instance, context)
+
+    # ---- running ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run rounds on a thread of their own until `stop`."""
+        if self.virtual:
+            raise EngineError("an engine in virtual time is stepped, not started")
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._core["stop"] = 0
+            self._thread = threading.Thread(target=self._run, name="chamelio-core", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        if self.cpu is not None:
+            os.sched_setaffinity(0, {self.cpu})
+        self.image.call["cham_run"](self._core_address)
+
+    def stop(self) -> None:
+        """Stop the thread after the round that it is in."""
+        with self._lock:
+            if self._thread is not None:
+                self._core["stop"] = 1
+                self._thread.join(COMMAND_TIMEOUT_S)
+                self._thread = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the core's thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def step(self, now_ns: int) -> bool:
+        """Virtual time: one round at `now_ns`. True if anything was done; `now` tells how long it took."""
+        return bool(self.image.call["cham_step"](self._core_address, now_ns))
+
+    @property
+    def now(self) -> int:
+        """The core's clock in ns: in virtual time, when its last round ended."""
+        return int(self._core["now"][0])
+
+    def next_deadline(self) -> int | None:
+        """Virtual time: when something will be due that no packet announces (timers, paced sends, neighbours, faults), in ns."""
+        due = [self.image.call["cham_next_due"](i.memory.base) for i in self._instances.values()]
+        for _, port, structures in self._ports.values():
+            for part, s in zip(reversed(port.chain), structures, strict=True):
+                if part.kind == "fault":
+                    due.append(self.image.call["cham_fault_due"](s.ctypes.data))
+        states = self._core["neighbours"][0]
+        due += [int(n) for n in states["expires"][states["state"] == abi.enum("cham_neighbour_state")["CHAM_NB_INCOMPLETE"]]]
+        earliest = min(due, default=2**64 - 1)
+        return None if earliest == 2**64 - 1 else earliest
+
+    # ---- looking ---------------------------------------------------------------------------------------------------------
+
+    def counters(self) -> Any:
+        """A live view of `struct cham_counters`: names as in fastpath/core.h, values as NumPy scalars and arrays."""
+        return self._counters[0]
+
+    @property
+    def free_frames(self) -> tuple[int, int]:
+        """Frames in the pool now, and of how many. Equal when nothing is in flight."""
+        pool = self._core["pool"][0]
+        return int(pool["n_free"]), int(pool["total"])
+
+    def port_counters(self, index: int) -> dict[str, int]:
+        """Counters of a port, as the outermost wrapper has them."""
+        counters = self._ports[index][2][-1]["counters"][0]
+        return {name: int(counters[name]) for name in counters.dtype.names}
+
+    def instances(self) -> Sequence[Instance]:
+        """All instances."""
+        return tuple(self._instances.values())
+
+    def instance(self, index: int) -> Instance:
+        """One instance. EngineError if there is none of that index."""
+        return self._instance(index)
+
+    def state_of(self, index: int) -> str:
+        """"active" or "quarantined"."""
+        state = int(self._instance(index).memory.head["state"][0])
+        return "active" if state == abi.enum("cham_instance_state")["CHAM_INSTANCE_ACTIVE"] else "quarantined"
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that a new control plane has to know, as plain values."""
+        with self._lock:
+            return {
+                "virtual": self.virtual,
+                "hardening": self.hardening,
+                "poll": self.poll,
+                "cpu": self.cpu,
+                "running": self.running,
+                "ports": [
+                    {
+                        "index": index,
+                        "label": name,
+                        "state": self._port_states.get(index, "up"),
+                        "counters": self.port_counters(index),
+                        **port.describe(),
+                    }
+                    for index, (name, port, _) in self._ports.items()
+                ],
+                "routes": [dict(route) for route in self._routes],
+                "tenants": [{**t, "addresses": [list(a) for a in t["addresses"]]} for t in self._tenants.values()],
+                "units": [
+                    {"index": index, "key": u.image.key, "mode": u.image.mode, "protocol_sha": u.image.protocol_sha,
+                     "cold": u.image.cold, "warm": u.image.warm, "instructions": u.image.instructions}
+                    for index, u in self._units.items()
+                ],
+                "instances": [{**i.describe(), "state": self.state_of(i.index)} for i in self._instances.values()],
+            }  # fmt: skip
+
+    def close(self) -> None:
+        """Stop, and give everything back."""
+        self.stop()
+        for index in list(self._instances):
+            self.remove_instance(index)
+        for index in list(self._ports):
+            self.remove_port(index)
+        for unit in self._units.values():
+            unit.code.close()
+        self._units.clear()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+

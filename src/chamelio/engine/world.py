@@ -1,0 +1,121 @@
+"""The virtual world: hosts with real engines and real compiled code, joined by wires, in virtual time.
+
+    world = World()
+    a, b = world.host(), world.host()
+    world.wire(a, b, fault="loss=1%,seed=7")
+    world.run(for_ns=1_000_000)
+
+Time advances by what the engines' cost model counts while there is work, and jumps to the next deadline when there is none; a
+run is a function of its inputs. Whatever else takes part (a slow path, an application, a simulated peer) is a task: a function
+of the current time that is called once per round and returns when it wants to be called even if nothing happens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from chamelio.engine.engine import Engine
+from chamelio.engine.ports import FaultPort, Port, WireMemory, WirePeer, WirePort, parse
+from chamelio.engine.ports.wire import create_memory
+
+Task = Callable[[int], int | None]
+
+IDLE_ROUNDS = 3  # rounds without work before time jumps: what a task did shows in the next one
+DEFAULT_SEED = 1
+
+
+class World:
+    """Hosts, wires and tasks that share one virtual clock, `now`, in ns."""
+
+    def __init__(self, seed: int = DEFAULT_SEED) -> None:
+        self.now = 1_000_000_000
+        self.seed = seed
+        self.hosts: list[Engine] = []
+        self._tasks: list[Task] = []
+        self._memories: list[WireMemory] = []
+        self._wires = 0
+
+    def host(self, **options: Any) -> Engine:
+        """A new engine in virtual time; `options` as for Engine."""
+        engine = Engine(virtual=True, seed=self.seed + len(self.hosts), **options)
+        self.hosts.append(engine)
+        return engine
+
+    def _port(self, memory: int, end: str, fault: str | None, options: str) -> Port:
+        fd = os.dup(memory)
+        text = f"wire:w{self._wires}:{end}{options}"
+        spec = parse(f"fault({fault}):{text}" if fault else text)
+        if spec.inner is None:
+            return WirePort(spec, fd)
+        return FaultPort(spec, WirePort(spec.inner, fd))
+
+    def wire(
+        self, a: Engine, b: Engine, *, network: int = 0, mtu: int = 1500, offload: bool = False, fault: str | None = None
+    ) -> tuple[int, int]:
+        """Join two hosts; returns the index of the new port of each. `fault`: options of a fault injector at `a`."""
+        options = f",network={network},mtu={mtu}" + (",offload=on" if offload else "")
+        memory = create_memory(f"w{self._wires}")
+        ends = self._port(memory, "a", fault, options), self._port(memory, "b", None, options)
+        os.close(memory)
+        self._wires += 1
+        name = f"w{self._wires - 1}"
+        return a.add_port(name, ends[0]), b.add_port(name, ends[1])
+
+    def peer(self, host: Engine, *, network: int = 0, mtu: int = 1500, fault: str | None = None) -> tuple[int, WirePeer]:
+        """A wire whose far end is in Python: the host's port, and the peer that sends and receives whole frames."""
+        memory = WireMemory(create_memory(f"w{self._wires}"))
+        self._memories.append(memory)
+        port = self._port(memory.fd, "a", fault, f",network={network},mtu={mtu}")
+        self._wires += 1
+        return host.add_port(f"w{self._wires - 1}", port), WirePeer(memory)
+
+    def task(self, task: Task) -> None:
+        """Call `task(now)` in every round. It returns its next deadline in ns, or None."""
+        self._tasks.append(task)
+
+    def run(self, for_ns: int | None = None, *, until: Callable[[], bool] | None = None, rounds: int = 1_000_000) -> bool:
+        """Advance until `for_ns` have passed, `until()` holds, or nothing will ever happen again.
+
+        True if time passed or the condition came true; RuntimeError after `rounds` rounds: something never comes to rest.
+        """
+        end = self.now + for_ns if for_ns is not None else None
+        idle = 0
+        for _ in range(rounds):
+            if until is not None and until():
+                return True
+            if end is not None and self.now >= end:
+                return until is None
+            deadlines = [due for task in self._tasks if (due := task(self.now)) is not None]
+            worked = False
+            after = self.now + 1
+            for host in self.hosts:
+                if host.step(self.now):
+                    worked = True
+                    after = max(after, host.now)
+            idle = 0 if worked else idle + 1
+            if idle < IDLE_ROUNDS:
+                self.now = after
+                continue
+            deadlines += [due for host in self.hosts if (due := host.next_deadline()) is not None]
+            if not deadlines:
+                if end is None:
+                    return until is None
+                self.now = end
+                continue
+            self.now = max(after, min(deadlines) if end is None else min(*deadlines, end))
+        raise RuntimeError(f"no rest within {rounds} rounds")
+
+    def close(self) -> None:
+        """Close all hosts and wires."""
+        for host in self.hosts:
+            host.close()
+        for memory in self._memories:
+            memory.close()
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
