@@ -22,7 +22,7 @@ from chamelio.engine import abi
 from chamelio.engine.image import Image, ImageError, Unit
 from chamelio.engine.memory import Bell, InstanceMemory, map_file
 from chamelio.engine.ports import Port
-from chamelio.jit.compile import UnitImage
+from chamelio.jit.artifact import UnitImage
 from chamelio.jit.layout import Layout
 
 NONE = 0xFFFFFFFF

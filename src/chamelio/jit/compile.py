@@ -10,38 +10,12 @@ import msgspec
 from chamelio import __version__, toolchain
 from chamelio.bpf.object import load_object
 from chamelio.jit import unit
-from chamelio.jit.layout import Layout, make_layout
+from chamelio.jit.artifact import Options, UnitImage
+from chamelio.jit.layout import make_layout
 from chamelio.jit.unit import HOOKS
 from chamelio.verify import Verdict, verify_object
 
 MODES = ("joint", "separate", "fixed")
-
-
-class Options(msgspec.Struct, frozen=True):
-    """How to compile: mode, virtual clock (blocks count their cost), hardening, contexts per instance (0: slow path)."""
-
-    mode: str = "joint"
-    virtual: bool = False
-    hardening: bool = True
-    contexts: int = 17
-
-
-class UnitImage(msgspec.Struct, frozen=True):
-    """A compiled unit: relocatable objects, the layout it was compiled for, and its contract.
-
-    `cold` and `warm` are the proven worst cases in cycles by hook (rx, ring, tx, timer), 0 for hooks without a handler;
-    `seconds` holds what verification and compilation took.
-    """
-
-    key: str
-    mode: str
-    objects: list[bytes]
-    layout: Layout
-    cold: list[int]
-    warm: list[int]
-    protocol_sha: str
-    seconds: dict[str, float]
-    instructions: int
 
 
 class Rejected(Exception):

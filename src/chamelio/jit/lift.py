@@ -201,7 +201,7 @@ class _Function:
         if insn.op == bpf.LDDW:
             self.load_wide(insn)
         elif insn.cls in (bpf.ALU, bpf.ALU64):
-            self.alu(insn)
+            self.alu(pc, insn)
         elif insn.is_call:
             self.call(pc, insn)
         elif insn.is_exit:
@@ -231,7 +231,7 @@ class _Function:
         else:
             raise LiftError(f"wide load with pseudo source {insn.src} is not lifted")
 
-    def alu(self, insn: Insn) -> None:
+    def alu(self, pc: int, insn: Insn) -> None:
         bits = 64 if insn.cls == bpf.ALU64 else 32
         op = insn.op & 0xF0
         if op == bpf.END:
@@ -251,10 +251,19 @@ class _Function:
                     result = self.value(f"sext i{insn.off} {low} to i{bits}") if insn.off < bits else low
             else:
                 target = self.narrow(self.get(insn.dst), bits)
+                if self.env.harden and pc in self.proof.add_umax:
+                    operand, target = self.masked_addends(pc, insn, operand, target)
                 result = self.arithmetic(op, bits, target, operand, bool(insn.off))
         self.set(insn.dst, self.wide(result, bits))
         if known is not None:
             self.fp[insn.dst] = known
+
+    def masked_addends(self, pc: int, insn: Insn, operand: str, target: str) -> tuple[str, str]:
+        """The scalar that is added to a pointer, masked to what the verifier has proven of it."""
+        most = self.proof.add_umax[pc]
+        if pc in self.proof.scalar_targets:
+            return operand, self.nospec(target, most)
+        return self.nospec(operand, most), target
 
     def frame_offset_after(self, insn: Insn, bits: int, op: int) -> int | None:
         """The constant offset from the frame's top that the destination has afterwards, if it is known to have one."""
@@ -297,7 +306,22 @@ class _Function:
         access = self.proof.accesses[pc]
         if access.region == "ctx" and access.fixed is not None:
             return self.value(f"getelementptr i8, ptr %turn, i64 {access.fixed}"), access
+        if access.region == "packet" and access.fixed is None and self.env.harden:
+            return self.masked_packet_address(reg, offset, access), access
         return self.pointer(reg, offset), access
+
+    def masked_packet_address(self, reg: int, offset: int, access: Access) -> str:
+        """A packet access at a variable offset, such that a mispredicted bounds check reads no further than a proven one."""
+        data = self.value("load ptr, ptr %turn")  # the first field of the context
+        start = self.value(f"ptrtoint ptr {data} to i64")
+        at = self.value(f"sub i64 {self.value(f'ptrtoint ptr {self.pointer(reg, offset)} to i64')}, {start}")
+        return self.value(f"getelementptr i8, ptr {data}, i64 {self.nospec(at, access.hi)}")
+
+    def nospec(self, index: str, most: int) -> str:
+        """`index`, which is at most `most`, or 0 where it is more because a branch was mispredicted (`cham_nospec`)."""
+        hidden = self.value(f'call i64 asm "", "=r,0"(i64 {index})')  # or the mask would fold away
+        sign = self.value(f"ashr i64 {self.value(f'sub i64 {hidden}, {most + 1}')}, 63")
+        return self.value(f"and i64 {hidden}, {sign}")
 
     def load(self, pc: int, insn: Insn) -> None:
         at, access = self.address(pc, insn.src, insn.off)
