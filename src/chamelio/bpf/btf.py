@@ -1,7 +1,7 @@
 """BTF, the type information of BPF objects: reading it, asking it, and turning its structures into NumPy dtypes.
 
-Format: https://docs.kernel.org/bpf/btf.html. The input is hostile: all that is read is checked against its bounds, cyclic
-types are found rather than followed, and the work done is linear in the input.
+Format: https://docs.kernel.org/bpf/btf.html. The input is hostile: all that is read is checked against its bounds,
+cyclic types are found rather than followed, and the work done is linear in the input.
 """
 
 from __future__ import annotations
