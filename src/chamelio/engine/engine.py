@@ -165,20 +165,25 @@ class Engine:
         core["counters"] = self._counters.ctypes.data
         core["quantum"], core["max_debt"] = QUANTUM, MAX_DEBT
         core["poll_adaptive"] = self.poll == "adaptive"
+        self.image.call["cham_core_init"](self._core_address, self._frames.ctypes.data, self._free.ctypes.data, frames)
         if self.virtual:
             core["ns_per_cycle"] = round(1e9 / VIRTUAL_HZ * 2**32)
         else:
-            core["ns_per_cycle"] = round(self._calibrate() * 2**32)
-            core["ns_base"] = time.monotonic_ns()
-        self.image.call["cham_core_init"](self._core_address, self._frames.ctypes.data, self._free.ctypes.data, frames)
+            ns0, cycles0 = self._clocks()
+            time.sleep(CALIBRATION_S)
+            ns1, cycles1 = self._clocks()
+            core["ns_per_cycle"] = round((ns1 - ns0) / (cycles1 - cycles0) * 2**32)
+            core["ns_base"], core["cycles_base"], core["cycles"] = ns1, cycles1, cycles1
 
-    def _calibrate(self) -> float:
-        """Nanoseconds per cycle of the time stamp counter."""
+    def _clocks(self) -> tuple[int, int]:
+        """CLOCK_MONOTONIC and the time stamp counter at the same moment: the tightest of a few tries."""
         cycles = self.image.call["cham_cycles"]
-        ns0, c0 = time.monotonic_ns(), cycles()
-        time.sleep(CALIBRATION_S)
-        ns1, c1 = time.monotonic_ns(), cycles()
-        return (ns1 - ns0) / (c1 - c0)
+        tries = []
+        for _ in range(20):
+            before, count, after = time.monotonic_ns(), cycles(), time.monotonic_ns()
+            tries.append((after - before, (before + after) // 2, count))
+        _, ns, count = min(tries)
+        return ns, count
 
     @property
     def _core_address(self) -> int:
