@@ -61,6 +61,8 @@ CHAM_HANDLER(rx)
     case 'd': /* a destination of the packet's choice */
         turn_round(p);
         *(u32 *)(p + 16) = argument;
+        *(u16 *)(p + 10) = 0;
+        *(u16 *)(p + 10) = ~cham_csum(ctx, CHAM_SPAN(0, 20), 0);
         return CHAM_TX;
     case 'g': /* grow without writing: what is gained must be zero */
         if (cham_resize(ctx, 1000))
