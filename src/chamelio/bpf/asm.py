@@ -1,6 +1,6 @@
 """The assembler: text to instructions, in the dialect of the bpf_conformance suite.
 
-One instruction per line, `#` or `;` starts a comment, `name:` is a label. The first `exit` has the implicit label `exit`.
+One instruction per line, `#` starts a comment, `name:` is a label. The first `exit` has the implicit label `exit`.
 
     mov32 %r0, 1              lddw %r1, 0x1122334455667788    lddw %r1, map 3        lddw %r1, map_value 3+16
     ldxw %r0, [%r1+4]         ldxsb %r0, [%r1]                stxdw [%r10-8], %r0    stw [%r10-4], 7
@@ -71,7 +71,7 @@ _LABEL = re.compile(r"([A-Za-z_.][\w.]*):")
 _REGISTER = re.compile(r"%?r(\d{1,2})")
 _MEMORY = re.compile(r"\[\s*%?r(\d{1,2})\s*(?:([+-])\s*(0[xX][0-9a-fA-F]+|\d+))?\s*\]")
 _NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|\d+)")
-_PSEUDO = re.compile(r"(\w+)\s+(\w+)(?:\s*\+\s*(\w+))?")
+_PSEUDO = re.compile(r"([A-Za-z]\w*)\s+(-?\w+)(?:\s*\+\s*(\w+))?")
 
 
 class AsmError(BpfFormatError):
@@ -291,7 +291,7 @@ def _statements(text: str) -> tuple[list[_Statement], dict[str, int]]:
     slot = 0
     first_exit: int | None = None
     for number, raw in enumerate(text.splitlines(), start=1):
-        line = re.split(r"[#;]", raw, maxsplit=1)[0].strip()
+        line = raw.split("#", 1)[0].strip()
         while (match := _LABEL.match(line)) is not None:
             if match[1] in labels:
                 raise AsmError(f"line {number}: label {match[1]} is defined twice")

@@ -15,11 +15,11 @@ import numpy as np
 from chamelio.bpf.insn import BpfFormatError
 from chamelio.bpf.strings import Strings
 
-MAX_TYPES = 1 << 20
+MAX_TYPES = 1 << 18
 MAX_BYTES = 1 << 31  # of one type; also the largest item of a NumPy dtype
 MAX_NESTING = 32  # structures within structures by value
 MAX_CHAIN = 64  # typedefs, qualifiers and array dimensions in a row
-MAX_FIELDS = 1 << 16  # of one dtype, fields of anonymous members included
+MAX_FIELDS = 1 << 16  # of one dtype, anonymous members and their fields included
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,22 +208,22 @@ _S32 = struct.Struct("<i")
 _ENUM = struct.Struct("<Ii")
 _ENUM64 = struct.Struct("<IIi")
 _ENUM64U = _U32X3
-_HEADER = struct.Struct("<HBBI")
-_SECTIONS = struct.Struct("<4I")
+HEADER = struct.Struct("<HBBI")
+SECTIONS = struct.Struct("<4I")
 
 
 def header(data: bytes, what: str) -> tuple[int, int]:
     """(bytes of header, bytes of fixed header) of .BTF or .BTF.ext. BpfFormatError: wrong magic or version."""
-    magic, version, _flags, length = Reader(data, what).take(_HEADER)
+    magic, version, _flags, length = Reader(data, what).take(HEADER)
     if magic == 0x9FEB:
         raise BpfFormatError(f"{what}: is big-endian; compile for -target bpfel")
     if magic != 0xEB9F or version != 1:
         raise BpfFormatError(
             f"{what}: starts with magic {magic:#06x}, version {version}; 0xeb9f, version 1 is expected"
         )
-    if not _HEADER.size + _SECTIONS.size <= length <= len(data):
+    if not HEADER.size + SECTIONS.size <= length <= len(data):
         raise BpfFormatError(f"{what}: claims a header of {length} bytes in {len(data)} bytes")
-    return length, _HEADER.size
+    return length, HEADER.size
 
 
 def section(data: bytes, base: int, offset: int, length: int, what: str) -> bytes:
@@ -351,7 +351,7 @@ class Btf:
     def parse(data: bytes) -> Btf:
         """A `.BTF` section. BpfFormatError says what is wrong with it."""
         length, fixed = header(data, "BTF")
-        type_at, type_length, string_at, string_length = _SECTIONS.unpack_from(data, fixed)
+        type_at, type_length, string_at, string_length = SECTIONS.unpack_from(data, fixed)
         strings = Strings(section(data, length, string_at, string_length, "BTF strings"), "BTF strings")
         return Btf(_Parser(section(data, length, type_at, type_length, "BTF types"), strings).types(), strings)
 
@@ -466,7 +466,12 @@ class Btf:
             raise BpfFormatError(f"BTF: type {id_} is cyclic, or nested over {MAX_NESTING} deep")
         id_ = self.resolve_id(id_)
         if id_ not in self._dtypes:
-            self._dtypes[id_] = self._make_dtype(id_, depth)
+            try:
+                self._dtypes[id_] = self._make_dtype(id_, depth)
+            except BpfFormatError:
+                raise
+            except (ValueError, TypeError) as error:  # beyond what NumPy can hold, as too many array dimensions
+                raise BpfFormatError(f"BTF: {self.describe(id_)} has no dtype: {error}") from None
         return self._dtypes[id_]
 
     def _make_dtype(self, id_: int, depth: int) -> np.dtype[Any]:
@@ -481,102 +486,38 @@ class Btf:
             case Array(type=element, count=count):
                 return np.dtype((self._dtype(element, depth + 1), (count,)))
             case Struct() as type_:
-                fields: dict[str, tuple[np.dtype[Any], int]] = {}
-                self._add_fields(fields, type_, 0, depth)
+                fields = self._fields(type_)
                 return np.dtype(
                     {
                         "names": list(fields),
-                        "formats": [layout for layout, _ in fields.values()],
+                        "formats": [self._dtype(field, depth + 1) for field, _ in fields.values()],
                         "offsets": [offset for _, offset in fields.values()],
                         "itemsize": size,
                     }
                 )
         raise BpfFormatError(f"BTF: {self.describe(id_)} has no dtype")
 
-    def _add_fields(self, fields: dict[str, tuple[np.dtype[Any], int]], outer: Struct, base: int, depth: int) -> None:
-        """Add a structure's fields at byte `base`, those of anonymous members among them."""
-        if depth > MAX_NESTING:
-            raise BpfFormatError(f"BTF: {outer.kind} {outer.name} is cyclic, or nested over {MAX_NESTING} deep")
-        for member in outer.members:
+    def _fields(self, outer: Struct) -> dict[str, tuple[int, int]]:
+        """(type, byte offset) of a structure's fields by name, those of anonymous members among them."""
+        fields: dict[str, tuple[int, int]] = {}
+        budget = MAX_FIELDS
+        waiting = [(outer, member, 0) for member in reversed(outer.members)]
+        while waiting:
+            parent, member, base = waiting.pop()
             where = f"BTF: {outer.kind} {outer.name or '(anonymous)'}: field {member.name or '(anonymous)'}"
             if member.bits or member.offset % 8:
                 raise BpfFormatError(f"{where} is a bit field, which arrays cannot show; use a whole integer")
             offset = member.offset // 8
-            if offset + self.sizeof(member.type) > outer.size:
-                raise BpfFormatError(f"{where} ends past the {outer.size} bytes of its structure")
+            if offset + self.sizeof(member.type) > parent.size:
+                raise BpfFormatError(f"{where} ends past the {parent.size} bytes of its structure")
             inner = self.resolve(member.type)
             if not member.name and isinstance(inner, Struct):
-                if not inner.members:
-                    continue
-                self._add_fields(fields, inner, base + offset, depth + 1)
+                budget -= len(inner.members)
+                if budget < 0:
+                    raise BpfFormatError(f"{where} is one of over {MAX_FIELDS}, or cyclic")
+                waiting += [(inner, nested, base + offset) for nested in reversed(inner.members)]
                 continue
             if member.name in fields or not member.name:
                 raise BpfFormatError(f"{where} has no name, or one that another field has")
-            if len(fields) >= MAX_FIELDS:
-                raise BpfFormatError(f"{where} is one of over {MAX_FIELDS}")
-            fields[member.name] = (self._dtype(member.type, depth + 1), base + offset)
-
-
-# ---- .BTF.ext ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LineInfo:
-    """The source of the instruction at byte `offset` of its section, in effect until the next."""
-
-    offset: int
-    file: str
-    line: int
-    col: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class BtfExt:
-    """Line information by section, and how many CO-RE relocations each section has."""
-
-    lines: dict[str, list[LineInfo]]
-    core_relocations: dict[str, int]
-
-
-_LINE = struct.Struct("<4I")
-
-
-def parse_btf_ext(data: bytes, strings: Strings) -> BtfExt:
-    """A `.BTF.ext` section; its names are in the strings of `.BTF`. BpfFormatError says what is wrong with it."""
-    length, fixed = header(data, "BTF.ext")
-    func_at, func_length, line_at, line_length = _SECTIONS.unpack_from(data, fixed)
-    section(data, length, func_at, func_length, "BTF.ext function information")
-    lines: dict[str, list[LineInfo]] = {}
-    part = section(data, length, line_at, line_length, "BTF.ext line information")
-    for name, record_size, records in _per_section(part, strings, _LINE.size):
-        rows = lines.setdefault(name, [])
-        for at in range(0, len(records), record_size):
-            offset, file_at, text_at, line_col = _LINE.unpack_from(records, at)
-            rows.append(LineInfo(offset, strings[file_at], line_col >> 10, line_col & 0x3FF, strings[text_at]))
-    core: dict[str, int] = {}
-    if length >= _HEADER.size + _SECTIONS.size + _U32X2.size:
-        core_at, core_length = _U32X2.unpack_from(data, fixed + _SECTIONS.size)
-        part = section(data, length, core_at, core_length, "BTF.ext relocations")
-        for name, record_size, records in _per_section(part, strings, _LINE.size):
-            core[name] = core.get(name, 0) + len(records) // record_size
-    return BtfExt(lines, core)
-
-
-def _per_section(data: bytes, strings: Strings, least: int) -> list[tuple[str, int, bytes]]:
-    """(section, bytes per record, records) of one part of .BTF.ext."""
-    if not data:
-        return []
-    reader = Reader(data, "BTF.ext")
-    (record_size,) = reader.take(_U32)
-    if not least <= record_size <= 256 or record_size % 4:
-        raise BpfFormatError(f"BTF.ext: records of {record_size} bytes; at least {least} are expected")
-    out = []
-    while reader.at < len(data):
-        name_at, count = reader.take(_U32X2)
-        end = reader.at + count * record_size
-        if end > len(data):
-            raise BpfFormatError(f"BTF.ext: section {strings[name_at]} claims {count} records, which end past the data")
-        out.append((strings[name_at], record_size, data[reader.at : end]))
-        reader.at = end
-    return out
+            fields[member.name] = (member.type, base + offset)
+        return fields

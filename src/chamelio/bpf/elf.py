@@ -85,13 +85,16 @@ class Elf:
 
 
 def _sections(data: bytes, table: int, count: int, names: int) -> list[Section]:
-    headers = []
+    headers, total = [], 0
     for index in range(count):
         header = _SECTION.unpack_from(data, table + index * _SECTION.size)
         headers.append(header)
         _, type_, flags, _, offset, size, *_ = header
         if type_ not in (0, SHT_NOBITS) and offset + size > len(data):
             raise ObjectError(f"section {index}: bytes {offset}..{offset + size} are past the end of the file")
+        total += 0 if type_ in (0, SHT_NOBITS) else size
+        if total > len(data):
+            raise ObjectError(f"section {index}: overlaps another; {len(data)} bytes of file hold {total} of sections")
         if flags & SHF_COMPRESSED:
             raise ObjectError(f"section {index}: is compressed; build without -gz")
     if names >= count:

@@ -7,7 +7,7 @@ takes two slots: the first carries the whole 64-bit immediate, the second is the
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 SLOT = 8
@@ -127,7 +127,9 @@ def jump_target(pc: int, insn: Insn) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class Form:
+    """The values that each field of an opcode may have."""
+
     dst: Collection[int]
     src: Collection[int]
     off: Collection[int] | None
@@ -138,52 +140,53 @@ _ZERO = (0,)
 _REGISTERS = range(REGISTERS)
 
 
-def _arithmetic_forms() -> dict[int, _Form]:
+def _arithmetic_forms() -> dict[int, Form]:
     forms = {}
     for cls in (ALU, ALU64):
         for op in (ADD, SUB, MUL, DIV, OR, AND, LSH, RSH, MOD, XOR, MOV, ARSH):
             off: tuple[int, ...] = (0, 1) if op in (DIV, MOD) else _ZERO  # 1: signed
-            forms[cls | op | K] = _Form(_REGISTERS, _ZERO, off, None)
+            forms[cls | op | K] = Form(_REGISTERS, _ZERO, off, None)
             if op == MOV:  # sign extension from so many bits
                 off = (0, 8, 16) if cls == ALU else (0, 8, 16, 32)
-            forms[cls | op | X] = _Form(_REGISTERS, _REGISTERS, off, _ZERO)
-        forms[cls | NEG] = _Form(_REGISTERS, _ZERO, _ZERO, _ZERO)
+            forms[cls | op | X] = Form(_REGISTERS, _REGISTERS, off, _ZERO)
+        forms[cls | NEG] = Form(_REGISTERS, _ZERO, _ZERO, _ZERO)
     for op in (ALU | END | K, ALU | END | X, ALU64 | END | K):
-        forms[op] = _Form(_REGISTERS, _ZERO, _ZERO, (16, 32, 64))
+        forms[op] = Form(_REGISTERS, _ZERO, _ZERO, (16, 32, 64))
     return forms
 
 
-def _jump_forms() -> dict[int, _Form]:
+def _jump_forms() -> dict[int, Form]:
     forms = {
-        JMP | JA: _Form(_ZERO, _ZERO, None, _ZERO),
-        JMP32 | JA: _Form(_ZERO, _ZERO, _ZERO, None),
-        JMP | CALL: _Form(_ZERO, (HELPER_CALL, PSEUDO_CALL, PSEUDO_KFUNC_CALL), _ZERO, None),
-        CALLX: _Form(_REGISTERS, _ZERO, _ZERO, _ZERO),
-        JMP | EXIT: _Form(_ZERO, _ZERO, _ZERO, _ZERO),
+        JMP | JA: Form(_ZERO, _ZERO, None, _ZERO),
+        JMP32 | JA: Form(_ZERO, _ZERO, _ZERO, None),
+        JMP | CALL: Form(_ZERO, (HELPER_CALL, PSEUDO_CALL, PSEUDO_KFUNC_CALL), _ZERO, None),
+        CALLX: Form(_REGISTERS, _ZERO, _ZERO, _ZERO),
+        JMP | EXIT: Form(_ZERO, _ZERO, _ZERO, _ZERO),
     }
     for cls in (JMP, JMP32):
         for op in (JEQ, JGT, JGE, JSET, JNE, JSGT, JSGE, JLT, JLE, JSLT, JSLE):
-            forms[cls | op | K] = _Form(_REGISTERS, _ZERO, None, None)
-            forms[cls | op | X] = _Form(_REGISTERS, _REGISTERS, None, _ZERO)
+            forms[cls | op | K] = Form(_REGISTERS, _ZERO, None, None)
+            forms[cls | op | X] = Form(_REGISTERS, _REGISTERS, None, _ZERO)
     return forms
 
 
-def _memory_forms() -> dict[int, _Form]:
-    forms = {LDDW: _Form(_REGISTERS, range(7), _ZERO, None)}
+def _memory_forms() -> dict[int, Form]:
+    forms = {LDDW: Form(_REGISTERS, range(7), _ZERO, None)}
     for size in (W, H, B, DW):
-        forms[LDX | MEM | size] = _Form(_REGISTERS, _REGISTERS, None, _ZERO)
-        forms[ST | MEM | size] = _Form(_REGISTERS, _ZERO, None, None)
-        forms[STX | MEM | size] = _Form(_REGISTERS, _REGISTERS, None, _ZERO)
+        forms[LDX | MEM | size] = Form(_REGISTERS, _REGISTERS, None, _ZERO)
+        forms[ST | MEM | size] = Form(_REGISTERS, _ZERO, None, None)
+        forms[STX | MEM | size] = Form(_REGISTERS, _REGISTERS, None, _ZERO)
         if size != DW:
-            forms[LDX | MEMSX | size] = _Form(_REGISTERS, _REGISTERS, None, _ZERO)
+            forms[LDX | MEMSX | size] = Form(_REGISTERS, _REGISTERS, None, _ZERO)
     plain = (ATOMIC_ADD, ATOMIC_OR, ATOMIC_AND, ATOMIC_XOR)
     atomics = (*plain, *(op | ATOMIC_FETCH for op in plain), ATOMIC_XCHG, ATOMIC_CMPXCHG)
     for size in (W, DW):
-        forms[STX | ATOMIC | size] = _Form(_REGISTERS, _REGISTERS, None, atomics)
+        forms[STX | ATOMIC | size] = Form(_REGISTERS, _REGISTERS, None, atomics)
     return forms
 
 
-_FORMS = {**_arithmetic_forms(), **_jump_forms(), **_memory_forms()}
+#: The instruction set: opcode -> what its fields may hold.
+FORMS = {**_arithmetic_forms(), **_jump_forms(), **_memory_forms()}
 
 _REFUSED = {GOTOX: "an indirect jump (gotox)"}
 for _size in (W, H, B):
@@ -196,7 +199,7 @@ def _fault(pc: int, op: int, dst: int, src: int, off: int, imm: int) -> BpfForma
     at = f"instruction {pc} (opcode {op:#04x})"
     if op in _REFUSED:
         return BpfFormatError(f"{at}: {_REFUSED[op]} is not supported")
-    form = _FORMS.get(op)
+    form = FORMS.get(op)
     if form is None:
         return BpfFormatError(f"{at}: there is no such opcode in RFC 9669")
     for name, value, allowed in (("dst", dst, form.dst), ("src", src, form.src), ("off", off, form.off)):
@@ -232,7 +235,7 @@ def decode(data: bytes) -> list[Insn]:
             pending = None
             continue
         dst, src = regs & 0x0F, regs >> 4
-        form = _FORMS.get(op)
+        form = FORMS.get(op)
         if (
             form is None
             or dst not in form.dst
@@ -251,6 +254,18 @@ def decode(data: bytes) -> list[Insn]:
     return insns
 
 
+def validate(insns: Sequence[Insn]) -> None:
+    """Check instructions that did not come from `decode`. BpfFormatError: what decode would refuse, or a field out of
+    range."""
+    decode(encode(insns))
+
+
+def _registers(pc: int, insn: Insn) -> int:
+    if not (0 <= insn.dst < 16 and 0 <= insn.src < 16):
+        raise BpfFormatError(f"instruction {pc}: a field of {insn} is out of range")
+    return insn.dst | insn.src << 4
+
+
 def encode(insns: Iterable[Insn]) -> bytes:
     """Instructions to little-endian bytes. BpfFormatError: a field out of range, a wide load without its LDDW_HI."""
     out = bytearray()
@@ -263,10 +278,10 @@ def encode(insns: Iterable[Insn]) -> bytes:
                 out += struct.pack("<II", 0, wide.imm >> 32)
                 wide = None
             elif insn.op == LDDW:
-                out += struct.pack("<BBhI", insn.op, insn.dst | insn.src << 4, insn.off, insn.imm & 0xFFFFFFFF)
+                out += struct.pack("<BBhI", insn.op, _registers(pc, insn), insn.off, insn.imm & 0xFFFFFFFF)
                 wide = insn
             else:
-                out += _WORD.pack(insn.op, insn.dst | insn.src << 4, insn.off, insn.imm)
+                out += _WORD.pack(insn.op, _registers(pc, insn), insn.off, insn.imm)
         except struct.error as error:
             raise BpfFormatError(f"instruction {pc}: a field of {insn} is out of range") from error
     if wide is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chamelio.bpf import insn as b
-from chamelio.bpf.insn import Insn, jump_target
+from chamelio.bpf.insn import Insn, jump_target, validate
 
 STACK_BYTES = 512  # per frame
 MAX_FRAMES = 8
@@ -244,6 +244,7 @@ class Interpreter:
     `helpers` by id take the interpreter and r1..r5; an AccessError in a helper is a fault of the call. `map_address`
     gives what a reference to a map loads, `map_value_address` the address of a byte of global data. `on_step` is called
     with the slot and the registers before each instruction. After a run `steps` counts the instructions executed.
+    BpfFormatError: these are not instructions.
     """
 
     def __init__(
@@ -257,6 +258,7 @@ class Interpreter:
         max_steps: int = 1_000_000,
         on_step: Callable[[int, list[int]], None] | None = None,
     ) -> None:
+        validate(insns)
         self.insns = insns
         self.helpers = helpers if helpers is not None else {}
         self.memory = memory if memory is not None else Memory()

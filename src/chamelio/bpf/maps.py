@@ -79,6 +79,8 @@ def _declared(btf: Btf, var: Var) -> MapDef:
     numbers: dict[str, int] = {}
     types: dict[str, int] = {}
     for member in declaration.members:
+        if member.name == "values":
+            raise ObjectError(f"map {name}: field values is not supported: no maps of maps, no program arrays")
         pointer = btf.resolve(member.type)
         if not isinstance(pointer, Ptr):
             raise ObjectError(
@@ -90,7 +92,7 @@ def _declared(btf: Btf, var: Var) -> MapDef:
             types[member.name] = pointer.type
             continue
         target = btf.resolve(pointer.type)
-        if not isinstance(target, Array) or member.name == "values":
+        if not isinstance(target, Array):
             raise ObjectError(
                 f"map {name}: field {member.name} is not supported; numbers are `int (*{member.name})[N]`"
             )

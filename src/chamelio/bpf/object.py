@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from chamelio.bpf import elf as e
-from chamelio.bpf.btf import Btf, BtfExt, parse_btf_ext
+from chamelio.bpf.btf import Btf
+from chamelio.bpf.btf_ext import BtfExt, parse_btf_ext
 from chamelio.bpf.elf import Elf, ObjectError, Section, Symbol
 from chamelio.bpf.insn import (
     CALLX,
@@ -126,7 +127,8 @@ class _Loader:
             self.functions[section.index] = self.split(section, symbols[section.index])
         for section in sections:
             self.relocate(section)
-        mains = [f for section in sections if section.name != ".text" for f in self.functions[section.index]]
+        handlers = [s for s in sections if s.name != ".text" and not s.name.startswith(".text.")]
+        mains = [function for section in handlers for function in self.functions[section.index]]
         budget, out = MAX_INSNS, []
         for main in mains:
             out.append(_link(main, self.code, budget))
