@@ -50,5 +50,5 @@ def run(vector: Vector) -> int:
     memory = Memory()
     if vector.mem:
         memory.map(MEM_ADDRESS, bytearray(vector.mem), name="mem")
-    interpreter = Interpreter(vector.insns, memory=memory, helpers={UNWIND: lambda _, a, b, c, d, e: a})
+    interpreter = Interpreter(vector.insns, memory=memory, helpers={UNWIND: lambda _, a, *rest: a}, max_steps=50_000)
     return interpreter.run(MEM_ADDRESS if vector.mem else 0, len(vector.mem))

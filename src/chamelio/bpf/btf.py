@@ -484,7 +484,8 @@ class Btf:
             case Ptr():
                 return np.dtype("<u8")
             case Array(type=element, count=count):
-                return np.dtype((self._dtype(element, depth + 1), (count,)))
+                inner = self._dtype(element, depth + 1)
+                return np.dtype((inner.base, (count, *inner.shape)))
             case Struct() as type_:
                 fields = self._fields(type_)
                 return np.dtype(

@@ -1,0 +1,199 @@
+"""Malformed and hostile objects: whatever is done to a real one, the answer is a clean error, soon."""
+
+from __future__ import annotations
+
+import random
+import struct
+import time
+
+import pytest
+
+from chamelio.bpf import elf
+from chamelio.bpf.btf import Btf
+from chamelio.bpf.insn import BpfFormatError
+from chamelio.bpf.object import ObjectError, load_object
+
+DEADLINE = 2.0  # seconds for one object of a few kilobytes; they take milliseconds
+SECTION_BYTES = 64
+INTERESTING = (0, 1, 7, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFF)
+
+
+def exercise(data: bytes) -> str:
+    """Load, and ask for all that can be asked; the error's message, or nothing. Anything but ObjectError escapes."""
+    begin = time.monotonic()
+    try:
+        obj = load_object(data, "hostile.o")
+    except ObjectError as error:
+        assert time.monotonic() - begin < DEADLINE
+        return str(error)
+    for program in obj.programs:
+        assert all(program.subprog_at(pc) <= pc for pc in range(len(program.insns)))
+        _ = [program.line_at(pc) for pc in range(len(program.insns))]
+    if obj.btf is not None:
+        for id_ in range(len(obj.btf)):
+            for ask in (obj.btf.dtype, obj.btf.sizeof, obj.btf.decl_tags, obj.btf.describe):
+                try:
+                    ask(id_)
+                except BpfFormatError as error:
+                    assert str(error)
+    assert time.monotonic() - begin < DEADLINE
+    return ""
+
+
+@pytest.fixture(scope="module")
+def places(sample_bytes: bytes) -> list[int]:
+    """Where a change can matter: the headers and every section but debugging information."""
+    (table,) = struct.unpack_from("<Q", sample_bytes, 40)
+    out = [*range(64), *range(table, len(sample_bytes))]
+    for section in elf.read(sample_bytes).sections:
+        if section.data and ".debug" not in section.name:
+            at = sample_bytes.index(section.data)
+            out += range(at, at + section.size)
+    return out
+
+
+def test_the_untouched_object_loads(sample_bytes: bytes) -> None:
+    assert exercise(sample_bytes) == ""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_truncations_are_clean_errors(sample_bytes: bytes, seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(50):
+        assert exercise(sample_bytes[: rng.randrange(len(sample_bytes))])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_flipped_bits_give_an_object_or_a_clean_error(sample_bytes: bytes, places: list[int], seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(100):
+        data = bytearray(sample_bytes)
+        for _ in range(rng.choice((1, 1, 2, 8, 64))):
+            data[rng.choice(places)] ^= 1 << rng.randrange(8)
+        exercise(bytes(data))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_overwritten_words_give_an_object_or_a_clean_error(sample_bytes: bytes, places: list[int], seed: int) -> None:
+    rng = random.Random(1000 + seed)
+    for _ in range(100):
+        data = bytearray(sample_bytes)
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            at = rng.choice(places) & ~3
+            value = rng.choice((*INTERESTING, rng.getrandbits(8), rng.getrandbits(32)))
+            data[at : at + 4] = value.to_bytes(4, "little")
+        exercise(bytes(data))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_moved_blocks_give_an_object_or_a_clean_error(sample_bytes: bytes, places: list[int], seed: int) -> None:
+    rng = random.Random(2000 + seed)
+    for _ in range(50):
+        data = bytearray(sample_bytes)
+        source, target, length = rng.choice(places), rng.choice(places), 4 * rng.randrange(1, 32)
+        data[target : target + length] = data[source : source + length]
+        exercise(bytes(data))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_type_information_is_a_clean_error(seed: int) -> None:
+    rng = random.Random(3000 + seed)
+    for _ in range(100):
+        types = b""
+        for _ in range(rng.randrange(1, 12)):
+            kind, count = rng.randrange(20), rng.choice((0, 1, 2, 3))
+            extra = b"".join(
+                struct.pack("<I", rng.choice((0, 1, 2, 8, 32, rng.randrange(12)))) for _ in range(3 * count)
+            )
+            types += struct.pack(
+                "<III", rng.randrange(3), kind << 24 | count | rng.randrange(2) << 31, rng.randrange(12)
+            )
+            types += extra
+        header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), 5)
+        try:
+            btf = Btf.parse(header + types + b"\0a\0b\0")
+        except BpfFormatError:
+            continue
+        for id_ in range(len(btf)):
+            try:
+                btf.dtype(id_)
+            except BpfFormatError as error:
+                assert str(error)
+
+
+# ---- crafted ------------------------------------------------------------------------------------------------------
+
+
+def section_header(data: bytes, name: str) -> int:
+    """Where the header of a section lies."""
+    (table,) = struct.unpack_from("<Q", data, 40)
+    section = elf.read(data).find(name)
+    assert section is not None
+    return table + section.index * SECTION_BYTES
+
+
+def patch(data: bytes, at: int, layout: str, value: int) -> bytes:
+    out = bytearray(data)
+    struct.pack_into(layout, out, at, value)
+    return bytes(out)
+
+
+HEADER_CASES = [
+    ("no ELF", 0, "<I", 0, "is not an ELF file"),
+    ("32 bits", 4, "<B", 1, "is not a 64-bit little-endian"),
+    ("big-endian", 5, "<B", 2, "is not a 64-bit little-endian"),
+    ("executable", 16, "<H", 2, "of type 2, not relocatable"),
+    ("machine x86-64", 18, "<H", 62, "is for machine 62, not BPF"),
+    ("section table past the end", 40, "<Q", 1 << 60, "is truncated: the section table"),
+    ("section table just past the end", 60, "<H", 4096, "is truncated: the section table"),
+    ("no sections", 60, "<H", 0, "has 0 sections"),
+    ("too many sections", 60, "<H", 0xFFFF, "has 65535 sections"),
+    ("wrong entry size", 58, "<H", 40, "described by 40 bytes each"),
+    ("section names elsewhere", 62, "<H", 0xFFF0, "section names is section 65520"),
+]
+SECTION_CASES = [
+    ("offset past the end", "chamelio/rx", 24, "<Q", 1 << 62, "past the end of the file"),
+    ("size past the end", "chamelio/rx", 32, "<Q", 1 << 62, "past the end of the file"),
+    ("size not of whole instructions", "chamelio/rx", 32, "<Q", 515, "515 bytes of code are not a multiple of 8"),
+    ("compressed", ".BTF", 8, "<Q", 0x800, "is compressed"),
+    ("name past the end", "chamelio/rx", 0, "<I", 1 << 30, "section names: no string at"),
+    ("symbols with no names", ".symtab", 40, "<I", 0xFFFF, "is linked to section 65535"),
+    ("symbols not whole", ".symtab", 32, "<Q", 25, "25 bytes are not a multiple of 24"),
+    ("relocations of nothing", ".relchamelio/rx", 44, "<I", 0xFFFF, "relocates section 65535"),
+    ("relocations with addends", ".relchamelio/rx", 4, "<I", 4, "relocations with addends (RELA)"),
+    ("relocations by no symbols", ".relchamelio/rx", 40, "<I", 2, "is not linked to the symbol table"),
+    ("huge zeroed data", ".bss", 32, "<Q", 1 << 62, "bytes of global data"),
+    ("big-endian types", ".BTF", 24, "<Q", 0, "BTF: "),
+]
+
+
+@pytest.mark.parametrize(
+    ("at", "layout", "value", "message"), [c[1:] for c in HEADER_CASES], ids=[c[0] for c in HEADER_CASES]
+)
+def test_bad_file_headers_are_named(sample_bytes: bytes, at: int, layout: str, value: int, message: str) -> None:
+    assert message in exercise(patch(sample_bytes, at, layout, value))
+
+
+@pytest.mark.parametrize(
+    ("section", "at", "layout", "value", "message"), [c[1:] for c in SECTION_CASES], ids=[c[0] for c in SECTION_CASES]
+)
+def test_bad_sections_are_named(
+    sample_bytes: bytes, section: str, at: int, layout: str, value: int, message: str
+) -> None:
+    assert message in exercise(patch(sample_bytes, section_header(sample_bytes, section) + at, layout, value))
+
+
+def test_sections_that_share_bytes_cannot_multiply_memory(sample_bytes: bytes) -> None:
+    count = 4096
+    table = b"".join(struct.pack("<2I4Q2I2Q", 0, 1, 0, 0, 0, len(sample_bytes), 0, 0, 0, 0) for _ in range(count))
+    data = patch(sample_bytes, 40, "<Q", len(sample_bytes)) + table
+    assert "overlaps another" in exercise(patch(data, 60, "<H", count))
+
+
+def test_an_object_over_the_limit_is_refused_unread() -> None:
+    assert "an object has at most 16777216" in exercise(bytes(elf.MAX_BYTES + 1))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fELF", b"#!/bin/sh\n" * 10, bytes(64)])
+def test_other_files_are_refused(data: bytes) -> None:
+    assert "is not an ELF file" in exercise(data)
