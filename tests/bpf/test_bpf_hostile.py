@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from bpf.btf_builder import Builder
 from chamelio.bpf import elf
 from chamelio.bpf.btf import Btf
 from chamelio.bpf.insn import BpfFormatError
@@ -30,14 +31,19 @@ def exercise(data: bytes) -> str:
         assert all(program.subprog_at(pc) <= pc for pc in range(len(program.insns)))
         _ = [program.line_at(pc) for pc in range(len(program.insns))]
     if obj.btf is not None:
-        for id_ in range(len(obj.btf)):
-            for ask in (obj.btf.dtype, obj.btf.sizeof, obj.btf.decl_tags, obj.btf.describe):
-                try:
-                    ask(id_)
-                except BpfFormatError as error:
-                    assert str(error)
+        ask_everything(obj.btf)
     assert time.monotonic() - begin < DEADLINE
     return ""
+
+
+def ask_everything(btf: Btf) -> None:
+    """Put every question about every type; the answer may be BpfFormatError."""
+    for id_ in range(len(btf)):
+        for ask in (btf.dtype, btf.sizeof, btf.decl_tags, btf.describe):
+            try:
+                ask(id_)
+            except BpfFormatError as error:
+                assert str(error)
 
 
 @pytest.fixture(scope="module")
@@ -95,30 +101,51 @@ def test_moved_blocks_give_an_object_or_a_clean_error(sample_bytes: bytes, place
         exercise(bytes(data))
 
 
+def random_types(rng: random.Random) -> bytes:
+    """Types that refer to each other at random: cycles, wrong kinds, sizes that do not fit."""
+    builder, total = Builder(), rng.randrange(1, 12)
+
+    def other() -> int:
+        return rng.randrange(total + 1)
+
+    def small() -> int:
+        return rng.choice((0, 1, 2, 4, 8, 64))
+
+    for _ in range(total):
+        name = rng.choice(("", "a", "b"))
+        match rng.randrange(9):
+            case 0:
+                builder.int(name, rng.choice((1, 2, 4, 8, 16)))
+            case 1:
+                builder.array(other(), rng.choice((0, 1, 3, 1 << 16, 0xFFFFFFFF)))
+            case 2 | 3:
+                members = [(rng.choice(("", "x", "y", "z")), other(), small()) for _ in range(rng.randrange(4))]
+                builder.struct(name, rng.choice((8, 16, 64)), members, rng.choice((4, 5)), rng.random() < 0.2)
+            case 4:
+                builder.enum(name, rng.choice((1, 4, 8)), [("e", small())], rng.random() < 0.5)
+            case 5:
+                builder.add(14, name, size=other(), extra=bytes(4))
+            case 6:
+                variables = b"".join(struct.pack("<III", other(), small(), small()) for _ in range(2))
+                builder.add(15, name, 2, small(), variables)
+            case 7:
+                builder.tag(name, other(), rng.randrange(-1, 3))
+            case _:
+                builder.add(rng.choice((2, 7, 8, 9, 10, 11, 12, 18)), name, size=other())
+    return builder.bytes()
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_random_type_information_is_a_clean_error(seed: int) -> None:
-    rng = random.Random(3000 + seed)
-    for _ in range(100):
-        types = b""
-        for _ in range(rng.randrange(1, 12)):
-            kind, count = rng.randrange(20), rng.choice((0, 1, 2, 3))
-            extra = b"".join(
-                struct.pack("<I", rng.choice((0, 1, 2, 8, 32, rng.randrange(12)))) for _ in range(3 * count)
-            )
-            types += struct.pack(
-                "<III", rng.randrange(3), kind << 24 | count | rng.randrange(2) << 31, rng.randrange(12)
-            )
-            types += extra
-        header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), 5)
+def test_types_that_refer_to_each_other_at_random_give_answers_or_clean_errors(seed: int) -> None:
+    rng, parsed = random.Random(3000 + seed), 0
+    for _ in range(300):
         try:
-            btf = Btf.parse(header + types + b"\0a\0b\0")
+            btf = Btf.parse(random_types(rng))
         except BpfFormatError:
             continue
-        for id_ in range(len(btf)):
-            try:
-                btf.dtype(id_)
-            except BpfFormatError as error:
-                assert str(error)
+        parsed += 1
+        ask_everything(btf)
+    assert parsed > 200
 
 
 # ---- crafted ------------------------------------------------------------------------------------------------------

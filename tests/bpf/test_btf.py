@@ -148,6 +148,19 @@ def _exploding(b: Builder) -> int:
     return empty
 
 
+def _variable_of_an_array_of_itself(b: Builder) -> int:
+    b.add(14, "v", size=2, extra=bytes(4))
+    b.array(1, 2)
+    return 1
+
+
+def _expanding_side_by_side(b: Builder) -> int:
+    u8 = b.int("u8", 1)
+    wide = b.struct("wide", 1, [(f"f{i}", u8, 0) for i in range(1000)], kind=5)
+    copies = [b.struct(f"s{i}", 1, [("", wide, 0)]) for i in range(1000)]
+    return b.struct("all", 1000, [(f"m{i}", copy, 8 * i) for i, copy in enumerate(copies)])
+
+
 NO_DTYPE = [
     ("bit field", _bit_field, "field ready is a bit field"),
     ("structure that contains itself", _self_containing, "cyclic"),
@@ -155,7 +168,9 @@ NO_DTYPE = [
     ("typedef of itself", lambda b: b.add(8, "t", size=1), "cyclic"),
     ("typedefs in a circle", lambda b: b.add(8, "t", size=b.count + 2) and b.add(8, "u", size=1), "cyclic"),
     ("array of itself", _array_of_itself, "cyclic"),
-    ("exponential anonymous members", _exploding, "over 65536"),
+    ("exponential anonymous members", _exploding, "expand to over 131072 fields"),
+    ("fields that expand side by side", _expanding_side_by_side, "expand to over 131072 fields"),
+    ("variable of an array of itself", _variable_of_an_array_of_itself, "has no size"),
     ("huge array", lambda b: b.array(b.int("u64", 8), 1 << 30), "takes 8589934592 bytes"),
     ("huge array of arrays", lambda b: b.array(b.array(b.int("u8", 1), 1 << 31), 1 << 31), "takes"),
     ("void", lambda b: b.add(9, size=0), "has no size"),

@@ -19,7 +19,7 @@ MAX_TYPES = 1 << 18
 MAX_BYTES = 1 << 31  # of one type; also the largest item of a NumPy dtype
 MAX_NESTING = 32  # structures within structures by value
 MAX_CHAIN = 64  # typedefs, qualifiers and array dimensions in a row
-MAX_FIELDS = 1 << 16  # of one dtype, anonymous members and their fields included
+MAX_FIELDS = 1 << 17  # of all dtypes together, anonymous members and their fields included
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +340,7 @@ class Btf:
     def __init__(self, types: list[Type], strings: Strings) -> None:
         self.types, self.strings = types, strings
         self._dtypes: dict[int, np.dtype[Any]] = {}
+        self._fields_left = MAX_FIELDS
         self._names: dict[tuple[str, str], int] = {}
         self._tags: dict[int, list[DeclTag]] = {}
         for id_, type_ in enumerate(types):
@@ -379,8 +380,14 @@ class Btf:
         return self.types[self.resolve_id(id_)]
 
     def sizeof(self, id_: int) -> int:
-        """Bytes that a value takes. BpfFormatError: without a size (void, function, incomplete), cyclic or too big."""
+        """Bytes of a value of this type, or of a variable.
+
+        BpfFormatError: it has no size (void, function, incomplete), is cyclic or too big.
+        """
         count, start = 1, id_
+        variable = self[id_]
+        if isinstance(variable, Var):
+            id_ = variable.type
         for _ in range(MAX_CHAIN):
             type_ = self.resolve(id_)
             if not isinstance(type_, Array):
@@ -394,8 +401,6 @@ class Btf:
                 size = type_.size
             case Ptr():
                 size = 8
-            case Var():
-                return self.sizeof_var(type_)
             case _:
                 raise BpfFormatError(f"BTF: {self.describe(start)} has no size")
         if count * size >= MAX_BYTES:
@@ -403,12 +408,6 @@ class Btf:
                 f"BTF: {self.describe(start)} takes {count * size} bytes; the limit is {MAX_BYTES - 1}"
             )
         return count * size
-
-    def sizeof_var(self, var: Var) -> int:
-        """Bytes of a variable. BpfFormatError as `sizeof`, and when its type is again a variable."""
-        if isinstance(self.resolve(var.type), Var):
-            raise BpfFormatError(f"BTF: the type of variable {var.name} is a variable")
-        return self.sizeof(var.type)
 
     def describe(self, id_: int) -> str:
         """A type for people: its kind and name, as in C where it has one."""
@@ -501,7 +500,7 @@ class Btf:
     def _fields(self, outer: Struct) -> dict[str, tuple[int, int]]:
         """(type, byte offset) of a structure's fields by name, those of anonymous members among them."""
         fields: dict[str, tuple[int, int]] = {}
-        budget = MAX_FIELDS
+        self._spend(outer)
         waiting = [(outer, member, 0) for member in reversed(outer.members)]
         while waiting:
             parent, member, base = waiting.pop()
@@ -513,12 +512,18 @@ class Btf:
                 raise BpfFormatError(f"{where} ends past the {parent.size} bytes of its structure")
             inner = self.resolve(member.type)
             if not member.name and isinstance(inner, Struct):
-                budget -= len(inner.members)
-                if budget < 0:
-                    raise BpfFormatError(f"{where} is one of over {MAX_FIELDS}, or cyclic")
+                self._spend(inner)
                 waiting += [(inner, nested, base + offset) for nested in reversed(inner.members)]
                 continue
             if member.name in fields or not member.name:
                 raise BpfFormatError(f"{where} has no name, or one that another field has")
             fields[member.name] = (member.type, base + offset)
         return fields
+
+    def _spend(self, type_: Struct) -> None:
+        """Count the fields that are looked at: types can be written so that they expand beyond all bounds."""
+        self._fields_left -= len(type_.members)
+        if self._fields_left < 0:
+            raise BpfFormatError(
+                f"BTF: {type_.kind} {type_.name}: is cyclic, or types expand to over {MAX_FIELDS} fields"
+            )
