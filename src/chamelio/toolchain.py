@@ -119,10 +119,17 @@ def _is_zig() -> bool:
     return "ziglang" in compiler() or compiler()[0].endswith("zig")
 
 
+def sanitizing() -> bool:
+    """Whether the fast path is compiled to trap on undefined behaviour: `$CHAMELIO_SANITIZE`, for tests."""
+    return bool(os.environ.get("CHAMELIO_SANITIZE"))
+
+
 def bitcode(source: Path, *, defines: Sequence[str] = (), includes: Sequence[Path] = (FASTPATH, INCLUDE)) -> bytes:
     """Host LLVM bitcode of one C file, optimised a first time at -O2. Raises BuildError."""
     flags = (*_HOST, "-O2", "-g0", "-fno-stack-protector", *(f"-D{d}" for d in defines), "-emit-llvm", "-c")
-    if _is_zig():
+    if sanitizing():
+        flags = (*flags, "-fsanitize=undefined", "-fsanitize-trap=undefined")
+    elif _is_zig():
         flags = (*flags, "-fno-sanitize=all")
     return _compile("bitcode", [source], flags, includes)
 
