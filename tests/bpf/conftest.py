@@ -6,9 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from chamelio import toolchain
 from chamelio.bpf.object import Object, load_object
+
+settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
+settings.load_profile("deterministic")
 
 HERE = Path(__file__).parent
 PREAMBLE = '#pragma clang diagnostic ignored "-Wunused-parameter"\n#include "chamelio.h"\n'

@@ -1,7 +1,7 @@
 """The reference interpreter: what a BPF program means (RFC 9669), as plainly as Python can say it.
 
-It is also an oracle for the verifier: reading a register that was never written, touching memory that is not mapped,
-misaligned atomics and endless loops are faults, never undefined.
+It is also an oracle for the verifier: reading a register or a stack byte that was never written, touching memory that
+is not mapped, misaligned atomics and endless loops are faults, never undefined.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class _Region:
     buf: memoryview
     writable: bool
     name: str
+    written: bytearray | None  # per byte whether it holds a value; None: all do
 
     @property
     def end(self) -> int:
@@ -52,10 +53,16 @@ class Memory:
     def __init__(self) -> None:
         self._regions: list[_Region] = []
 
-    def map(self, addr: int, buf: bytearray | memoryview, writable: bool = True, name: str = "") -> None:
-        """Make `buf` appear at `addr`; the program's stores change it. ValueError: it overlaps another region."""
+    def map(
+        self, addr: int, buf: bytearray | memoryview, writable: bool = True, name: str = "", blank: bool = False
+    ) -> None:
+        """Make `buf` appear at `addr`; the program's stores change it. ValueError: it overlaps another region.
+
+        `blank`: its bytes hold no value until they are written.
+        """
         view = memoryview(buf).cast("B")
-        region = _Region(addr, view, writable and not view.readonly, name or f"region at {addr:#x}")
+        written = bytearray(len(view)) if blank else None
+        region = _Region(addr, view, writable and not view.readonly, name or f"region at {addr:#x}", written)
         for other in self._regions:
             if addr < other.end and other.start < region.end:
                 raise ValueError(f"{region.name} overlaps {other.name}")
@@ -80,11 +87,14 @@ class Memory:
         return region
 
     def load_bytes(self, addr: int, n: int) -> bytes:
-        """`n` bytes from `addr`. AccessError: they are not all in one region."""
+        """`n` bytes from `addr`. AccessError: they are not all in one region, or hold no value yet."""
         if n == 0:
             return b""
         region = self._find(addr, n, "read")
-        return bytes(region.buf[addr - region.start : addr - region.start + n])
+        part = slice(addr - region.start, addr - region.start + n)
+        if region.written is not None and 0 in region.written[part]:
+            raise AccessError(f"read of {n} bytes at {addr:#x} of {region.name}, not all of which were ever written")
+        return bytes(region.buf[part])
 
     def store_bytes(self, addr: int, data: bytes) -> None:
         """Write `data` at `addr`. AccessError: not all in one region, or read-only."""
@@ -93,7 +103,10 @@ class Memory:
         region = self._find(addr, len(data), "write")
         if not region.writable:
             raise AccessError(f"write of {len(data)} bytes to {region.name}, which is read-only")
-        region.buf[addr - region.start : addr - region.start + len(data)] = data
+        part = slice(addr - region.start, addr - region.start + len(data))
+        region.buf[part] = data
+        if region.written is not None:
+            region.written[part] = b"\x01" * len(data)
 
     def read(self, addr: int, size: int) -> int:
         """An unsigned little-endian number of `size` bytes. AccessError as `load_bytes`."""
@@ -298,7 +311,7 @@ class Interpreter:
 
     def _push_stack(self) -> None:
         start = STACK_BASE + self._stacks * FRAME_STRIDE
-        self.memory.map(start, bytearray(STACK_BYTES), name=f"the stack of frame {self._stacks}")
+        self.memory.map(start, bytearray(STACK_BYTES), name=f"the stack of frame {self._stacks}", blank=True)
         self._stacks += 1
         self._set(b.FRAME, start + STACK_BYTES)
 
