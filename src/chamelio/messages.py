@@ -63,7 +63,7 @@ class Refusal(Exception):
 
 
 class Frame(NamedTuple):
-    """A received frame; whoever gets it owns the descriptors. `truncated`: more came than were wanted, and were closed."""
+    """A received frame; whoever gets it owns the descriptors. `truncated`: more came than wanted, and were closed."""
 
     payload: bytes
     fds: list[int]
@@ -110,8 +110,8 @@ def close_all(fds: Iterable[int]) -> None:
 class FrameReader:
     """Bytes in, frames out; knows nothing of sockets.
 
-    Ask for at most `want` bytes and `feed` what came. Raises Refusal when the other side does not keep to the limits; the
-    connection is of no use then.
+    Ask for at most `want` bytes and `feed` what came. Raises Refusal when the other side does not keep to the limits;
+    the connection is of no use then.
     """
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
@@ -132,7 +132,9 @@ class FrameReader:
         """Nothing of a frame has come yet."""
         return not self._in_body and not self._buffer
 
-    def feed(self, data: bytes, fds: Sequence[int] = (), *, truncated: bool = False, keep: int = MAX_DESCRIPTORS) -> Frame | None:
+    def feed(
+        self, data: bytes, fds: Sequence[int] = (), *, truncated: bool = False, keep: int = MAX_DESCRIPTORS
+    ) -> Frame | None:
         """A frame when it is complete. Descriptors beyond the first `keep` are closed."""
         room = max(0, keep - len(self._fds))
         self._fds += fds[:room]
@@ -144,7 +146,9 @@ class FrameReader:
         if not self._in_body:
             (length,) = _HEADER.unpack(self._buffer)
             if length > self._limit:
-                raise Refusal("usage", f"a message of {length} bytes; {self._limit} is the most", "pass data as a file descriptor")
+                raise Refusal(
+                    "usage", f"a message of {length} bytes; {self._limit} is the most", "pass data as a file descriptor"
+                )
             self._buffer.clear()
             self._need, self._in_body = length, True
             if length:
@@ -216,7 +220,9 @@ class Channel:
             self.send({"verb": verb, **arguments}, fds)
             frame = self.receive()
         except TimeoutError:
-            raise Refusal("timeout", f"{verb}: no answer in {self.sock.gettimeout():g} s", "is the daemon stopped?") from None
+            raise Refusal(
+                "timeout", f"{verb}: no answer in {self.sock.gettimeout():g} s", "is the daemon stopped?"
+            ) from None
         except ConnectionError:
             frame = None
         return result_of(frame, "the other side")
@@ -232,11 +238,16 @@ class Channel:
         self.close()
 
 
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 class AsyncChannel:
     """An asyncio end of a control socket, for one reader at a time.
 
-    `max_fds`: descriptors accepted with a frame, more are closed by the kernel. `limit`: bytes of a frame. `frame_seconds`:
-    a frame that has begun must be complete after that; a reply must be taken within that.
+    `max_fds`: descriptors accepted with a frame, more are closed by the kernel. `limit`: bytes of a frame.
+    `frame_seconds`: a frame that has begun must be complete after that; a reply must be taken within that.
     """
 
     def __init__(
@@ -260,7 +271,7 @@ class AsyncChannel:
         future: asyncio.Future[None] = loop.create_future()
         fd = self.sock.fileno()
         add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-        add(fd, lambda: future.done() or future.set_result(None))
+        add(fd, _wake, future)
         self._waiters.add(future)
         try:
             await future
@@ -329,8 +340,7 @@ class AsyncChannel:
             loop.remove_reader(self.sock.fileno())
             loop.remove_writer(self.sock.fileno())
         for future in self._waiters:
-            if not future.done():
-                future.set_result(None)
+            _wake(future)
         self._reader.close()
         self.sock.close()
 
@@ -354,7 +364,9 @@ def memfd(name: str, content: bytes) -> int:
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(content)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
+        fcntl.fcntl(
+            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        )
     except OSError:
         os.close(fd)
         raise

@@ -1,0 +1,77 @@
+"""Agents: the connection that attached to an instance is the agent's life; when it ends, a grace time begins.
+
+Within the grace time the instance goes on as it is (rings, maps, applications' contexts), and a new `attach` resumes
+it. After it the instance is taken out of the engine with everything that it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+Key = tuple[str, str]  # tenant, protocol
+
+
+class Agent:
+    """One attachment: who serves a protocol, and the application contexts that are open there."""
+
+    def __init__(self, key: Key, instance: int, pid: int, connection: object) -> None:
+        self.key, self.instance, self.pid, self.connection = key, instance, pid, connection
+
+
+class Agents:
+    """All attachments and grace times. `reclaim(key)` is awaited when a grace time is over."""
+
+    def __init__(self, grace_seconds: float, reclaim: Callable[[Key], Awaitable[None]]) -> None:
+        self.grace_seconds = grace_seconds
+        self._reclaim = reclaim
+        self._agents: dict[Key, Agent] = {}
+        self._graces: dict[Key, asyncio.Task[None]] = {}
+
+    def of(self, key: Key) -> Agent | None:
+        """Who serves a protocol now."""
+        return self._agents.get(key)
+
+    def served_by(self, connection: object) -> list[Agent]:
+        """What lives by a connection."""
+        return [a for a in self._agents.values() if a.connection is connection]
+
+    def in_grace(self, key: Key) -> bool:
+        """Whether a protocol's agent is gone and may still come back."""
+        return key in self._graces
+
+    def attached(self, agent: Agent) -> None:
+        """From now on this agent serves its protocol; a grace time ends."""
+        self.forget(agent.key)
+        self._agents[agent.key] = agent
+
+    def lost(self, connection: object) -> None:
+        """A connection has ended."""
+        for agent in self.served_by(connection):
+            del self._agents[agent.key]
+            self.begin_grace(agent.key)
+
+    def begin_grace(self, key: Key) -> None:
+        """Nobody serves this protocol any more, or not yet again."""
+        if key not in self._graces and key not in self._agents:
+            self._graces[key] = asyncio.create_task(self._grace(key))
+
+    async def _grace(self, key: Key) -> None:
+        await asyncio.sleep(self.grace_seconds)
+        # From here on an attach finds the instance gone or waits for its end: `reclaim` holds the lock of changes.
+        self._graces.pop(key, None)
+        await self._reclaim(key)
+
+    def forget(self, key: Key) -> None:
+        """The protocol's instance is gone, or served again: no agent, no grace time."""
+        self._agents.pop(key, None)
+        task = self._graces.pop(key, None)
+        if task is not None:
+            task.cancel()
+
+    def clear(self) -> list[Agent]:
+        """Forget everybody; returns who was attached."""
+        agents = list(self._agents.values())
+        for key in [*self._agents, *self._graces]:
+            self.forget(key)
+        return agents

@@ -1,0 +1,248 @@
+"""Protocols: loaded, swapped, attached to by agents, reclaimed when their agents do not come back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+from chamelio.host.agents import Agent, Agents, Key
+from chamelio.host.model import Protocol, Tenant, memory, misfit
+from chamelio.host.state import State
+from chamelio.host.tenants import Tenants, check_name
+from chamelio.jit.pool import Built
+from chamelio.messages import Refusal
+
+ICMP = 1
+MODES = ("joint", "separate")
+
+
+class Protocols:
+    """Every change of a tenant's protocols."""
+
+    def __init__(self, state: State, agents: Agents, tenants: Tenants) -> None:
+        self._state, self._agents, self._tenants = state, agents, tenants
+        self._loading: Counter[str] = Counter()
+
+    # ---- loading -----------------------------------------------------------------------------------------------------
+
+    async def load(
+        self, tenant: str, name: str, content: bytes, ip_protocol: int, ports: tuple[int, int], address: str | None,
+        options: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """Verify and compile an object, then create the protocol or swap its running version. Raises Refusal."""
+        state = self._state
+        check_name("protocol", name)
+        if not 2 <= ip_protocol <= 255:
+            raise Refusal(
+                "usage", f"IP protocol {ip_protocol} cannot be a tenant's", "use 2..255; ICMP (1) is the provider's"
+            )
+        if not 0 <= ports[0] <= ports[1] <= 65535:
+            raise Refusal("usage", f"ports {ports[0]}..{ports[1]} are no range", "use LOW..HIGH within 0..65535")
+        owner = state.tenant(tenant)
+        if address is not None and address not in owner.addresses:
+            raise Refusal(
+                "denied", f"tenant {tenant} does not have the address {address}", f"it has {', '.join(owner.addresses)}"
+            )
+        if name not in owner.protocols and len(owner.protocols) >= state.limits.protocols_per_tenant:
+            raise Refusal(
+                "quota", f"tenant {tenant} has {len(owner.protocols)} protocols, all that it may", "remove one first"
+            )
+        if self._loading[tenant] >= state.limits.loads_per_tenant:
+            raise Refusal(
+                "quota", f"{self._loading[tenant]} protocols of tenant {tenant} are being compiled", "wait for them"
+            )
+        self._loading[tenant] += 1
+        try:
+            built, cached = await state.compiler.compile(tenant, content, options)
+        finally:
+            self._loading[tenant] -= 1
+            if not self._loading[tenant]:
+                del self._loading[tenant]
+        async with state.lock:
+            if state.tenants.get(tenant) is not owner:
+                raise Refusal("not_found", f"tenant {tenant} was removed meanwhile")
+            protocol = Protocol(name, ip_protocol, address or owner.addresses[0], ports, built.key)
+            try:
+                done = await self._enter(owner, protocol, built)
+            finally:
+                if state.link.up:
+                    await state.sweep_units()
+        shown = owner.protocols[name]
+        seconds = {} if cached else built.seconds
+        return {
+            **self._tenants.describe_protocol(owner, shown),
+            **done,
+            "cached": cached,
+            "seconds": {
+                "verify": seconds.get("verify", 0.0),
+                "compile": seconds.get("compile", 0.0),
+                **done["seconds"],
+            },
+        }
+
+    async def _enter(self, owner: Tenant, protocol: Protocol, built: Built) -> dict[str, Any]:
+        old = owner.protocols.get(protocol.name)
+        self._check_memory(owner, built, old)
+        unit, fresh = await self._state.have_unit(built)
+        about = {"unit_shared": not fresh}
+        if old is None or old.instance is None:
+            started = time.perf_counter()
+            await self._state.add_instance(owner, protocol)
+            owner.protocols[protocol.name] = protocol
+            await self._state.save(owner)
+            return {"action": "created", "seconds": {"create": time.perf_counter() - started}, **about}
+        for field in ("ip_protocol", "address", "ports"):
+            if getattr(old, field) != getattr(protocol, field):
+                raise Refusal(
+                    "unfit",
+                    f"protocol {old.name} runs with {field} {getattr(old, field)}, not {getattr(protocol, field)}",
+                    "give the same, or remove the protocol first",
+                )
+        if old.unit == built.key:
+            return {"action": "unchanged", "seconds": {"swap": 0.0}, **about}
+        reason = misfit(unit, self._state.units[old.unit])
+        if reason is not None:
+            raise Refusal(
+                "unfit",
+                f"the new version of {old.name} does not fit the running one: {reason}",
+                "the old version runs on; keep the maps as they are, or remove the protocol and load it anew",
+            )
+        swap = await self._state.engine.call("instance.move", index=old.instance, unit=unit.index)
+        old.unit = built.key
+        await self._state.save(owner)
+        return {"action": "swapped", "seconds": {"swap": swap}, **about}
+
+    def _check_memory(self, owner: Tenant, built: Built, replaced: Protocol | None) -> None:
+        units = self._state.units
+        used = sum(
+            memory(units[p.unit].layout)
+            for p in owner.protocols.values()
+            if p is not replaced and p.instance is not None and p.unit in units
+        )
+        need = memory(built.layout)
+        if used + need > owner.memory_quota:
+            raise Refusal(
+                "quota",
+                f"protocol needs {need} bytes; tenant {owner.name} has used {used} of {owner.memory_quota}",
+                "declare smaller maps, or remove a protocol",
+            )
+
+    async def remove(self, tenant: str, name: str) -> None:
+        """Remove a protocol. Raises Refusal."""
+        state = self._state
+        async with state.lock:
+            owner, protocol = state.protocol(tenant, name)
+            await state.remove_instance(protocol)
+            del owner.protocols[name]
+            self._agents.forget((tenant, name))
+            await state.save(owner)
+            await state.sweep_units()
+
+    # ---- agents ------------------------------------------------------------------------------------------------------
+
+    async def attach(
+        self, tenant: str, name: str, pid: int, connection: object, *, resume: bool
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Let a connection's process serve a protocol. Returns what it needs, and descriptors: region, then doorbells.
+
+        With `resume` the slow path's rings go on where they are: for an agent that outlived the daemon. Raises Refusal.
+        """
+        state = self._state
+        async with state.lock:
+            owner, protocol = state.protocol(tenant, name)
+            key = (tenant, name)
+            agent = self._agents.of(key)
+            if agent is not None:
+                raise Refusal("busy", f"process {agent.pid} serves protocol {name} already", "stop it first")
+            resumed = protocol.instance is not None and protocol.had_agent
+            if protocol.instance is None:
+                await state.add_instance(owner, protocol)
+            assert protocol.instance is not None
+            if not (resume and resumed):
+                await state.engine.call("attach", instance=protocol.instance, context=0)
+            about, fds = await state.engine.open("instance.open", index=protocol.instance)
+            protocol.had_agent = True
+            self._agents.attached(Agent(key, protocol.instance, pid, connection))
+            await state.save(owner)
+        return {
+            "tenant": tenant,
+            "protocol": name,
+            "instance": protocol.instance,
+            "address": protocol.address,
+            "network": owner.network,
+            "ip_protocol": protocol.ip_protocol,
+            "ports": list(protocol.ports),
+            "protocol_sha": state.units[protocol.unit].protocol_sha,
+            "directory": str(self._tenants.directory(tenant)),
+            "resumed": resumed,
+            "contexts": protocol.contexts,
+            **about,
+        }, fds
+
+    async def open_context(self, instance: int, context: int | None, connection: object) -> dict[str, Any]:
+        """Give an application context to a new application; without a number, the first free one. Raises Refusal."""
+        async with self._state.lock:
+            owner, protocol = self._served(instance, connection)
+            contexts = range(1, self._state.units[protocol.unit].layout.contexts)
+            if context is None:
+                context = next((c for c in contexts if c not in protocol.contexts), None)
+                if context is None:
+                    raise Refusal(
+                        "quota", f"all {len(contexts)} contexts of protocol {protocol.name} are in use", "close one"
+                    )
+            elif context not in contexts:
+                raise Refusal("usage", f"context {context} is not within 1..{len(contexts)}")
+            await self._state.engine.call("attach", instance=instance, context=context)
+            if context not in protocol.contexts:
+                protocol.contexts.append(context)
+                await self._state.save(owner)
+        return {"instance": instance, "context": context}
+
+    async def close_context(self, instance: int, context: int, connection: object) -> None:
+        """An application is gone. Raises Refusal."""
+        async with self._state.lock:
+            owner, protocol = self._served(instance, connection)
+            if context not in protocol.contexts:
+                raise Refusal("not_found", f"context {context} of instance {instance} is not open")
+            await self._state.engine.call("detach", instance=instance, context=context)
+            protocol.contexts.remove(context)
+            await self._state.save(owner)
+
+    def _served(self, instance: int, connection: object) -> tuple[Tenant, Protocol]:
+        """The protocol behind an instance, if the connection is its agent's. Raises Refusal."""
+        for agent in self._agents.served_by(connection):
+            if agent.instance == instance:
+                return self._state.protocol(*agent.key)
+        raise Refusal("denied", f"this connection has not attached to instance {instance}", "`attach` comes first")
+
+    async def reclaim(self, key: Key) -> None:
+        """The grace time is over: all that the instance holds goes back. The protocol can be attached to anew."""
+        state = self._state
+        async with state.lock:
+            owner = state.tenants.get(key[0])
+            protocol = owner.protocols.get(key[1]) if owner else None
+            if owner is None or protocol is None or self._agents.of(key) is not None or not state.link.up:
+                return
+            await state.remove_instance(protocol)
+            protocol.had_agent = False
+            await state.save(owner)
+
+    def await_agents(self) -> None:
+        """After the daemon or the engine came back: whoever was served before gets a grace time to return."""
+        for tenant in self._state.tenants.values():
+            for protocol in tenant.protocols.values():
+                if protocol.had_agent and protocol.instance is not None:
+                    self._agents.begin_grace((tenant.name, protocol.name))
+
+
+async def read_object(content: asyncio.Future[bytes], seconds: float) -> bytes:
+    """What a descriptor held, if that can be read in time. Raises Refusal."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await content
+    except TimeoutError:
+        raise Refusal(
+            "timeout", f"the object could not be read in {seconds:g} s", "pass a memfd or a local file"
+        ) from None

@@ -1,0 +1,193 @@
+"""Tenants: who they are, what they may have, and where on disk they find their token and put their sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import ipaddress
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from chamelio.host.agents import Agents
+from chamelio.host.model import Protocol, Tenant, Unit, memory
+from chamelio.host.state import State
+from chamelio.messages import Credentials, Refusal
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+TOKEN_FILE = "token"
+MAX_ADDRESSES = 16
+
+
+def check_name(what: str, name: str) -> None:
+    """Names become file names and metric labels. Raises Refusal."""
+    if not NAME.fullmatch(name):
+        raise Refusal(
+            "usage",
+            f"{name[:40]!r} cannot be the name of a {what}",
+            "names have 1 to 32 of a-z, 0-9, '-' and '_', and begin with a letter or digit",
+        )
+
+
+class Tenants:
+    """Adding, removing, showing and recognising tenants."""
+
+    def __init__(self, state: State, agents: Agents) -> None:
+        self._state, self._agents = state, agents
+
+    def directory(self, name: str) -> Path:
+        """The tenant's own directory below the run directory."""
+        return self._state.run / "tenants" / name
+
+    async def add(
+        self, name: str, addresses: list[str], weight: int, uid: int | None, network: int, memory_quota: int | None
+    ) -> dict[str, Any]:
+        """A new tenant. Raises Refusal."""
+        state = self._state
+        check_name("tenant", name)
+        if not 1 <= len(addresses) <= MAX_ADDRESSES:
+            raise Refusal("usage", f"a tenant has 1 to {MAX_ADDRESSES} addresses, not {len(addresses)}")
+        for address in addresses:
+            try:
+                ipaddress.IPv4Address(address)
+            except ValueError:
+                raise Refusal("usage", f"{address!r} is not an IPv4 address", "write it as 10.0.0.2") from None
+        async with state.lock:
+            if name in state.tenants:
+                raise Refusal(
+                    "exists", f"tenant {name} exists already", "choose another name, or `chamelio tenant rm` it"
+                )
+            tenant = Tenant(
+                name=name,
+                weight=weight,
+                addresses=addresses,
+                token=secrets.token_hex(32),
+                uid=uid,
+                network=network,
+                frame_quota=state.limits.frame_quota,
+                memory_quota=state.limits.memory_per_tenant if memory_quota is None else memory_quota,
+            )
+            await state.enter_tenant(tenant)
+            try:
+                token = self._make_directory(tenant)
+            except OSError as error:
+                await state.engine.call("tenant.remove", index=tenant.index)
+                raise Refusal("failed", f"the directory of tenant {name} cannot be made: {error}") from None
+            state.tenants[name] = tenant
+        return {**self.describe(tenant), "token_file": str(token)}
+
+    def _make_directory(self, tenant: Tenant) -> Path:
+        """Its directory and token file, which belong to the tenant's user. Raises OSError."""
+        directory = self.directory(tenant.name)
+        directory.parent.mkdir(mode=0o711, exist_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(mode=0o700)
+        token = directory / TOKEN_FILE
+        fd = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w") as file:
+            file.write(tenant.token + "\n")
+        if tenant.uid is not None and os.geteuid() == 0:
+            os.chown(token, tenant.uid, -1)
+            os.chown(directory, tenant.uid, -1)
+        return token
+
+    async def remove(self, name: str) -> None:
+        """Remove a tenant with all its protocols; its agents are disconnected. Raises Refusal."""
+        state = self._state
+        async with state.lock:
+            tenant = state.tenant(name)
+            await state.engine.call("tenant.remove", index=tenant.index)
+            del state.tenants[name]
+            for protocol in tenant.protocols:
+                self._agents.forget((name, protocol))
+            await state.sweep_units()
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.directory(name))
+
+    async def set_weight(self, name: str, weight: int) -> dict[str, Any]:
+        """Change a tenant's share. Raises Refusal."""
+        state = self._state
+        async with state.lock:
+            tenant = state.tenant(name)
+            await state.engine.call("tenant.weight", index=tenant.index, weight=weight)
+            tenant.weight = weight
+            await state.save(tenant)
+        return self.describe(tenant)
+
+    # ---- who asks ----------------------------------------------------------------------------------------------------
+
+    def by_token(self, token: str) -> Tenant | None:
+        """Whose token this is. Takes the same time wherever it differs."""
+        found = None
+        for tenant in self._state.tenants.values():
+            if hmac.compare_digest(tenant.token.encode(), token.encode("utf-8", "surrogatepass")):
+                found = tenant
+        return found
+
+    def of_user(self, who: Credentials) -> list[Tenant]:
+        """The tenants that a user proves to be by being that user."""
+        return [t for t in self._state.tenants.values() if t.uid is not None and t.uid == who.uid]
+
+    # ---- looking -----------------------------------------------------------------------------------------------------
+
+    def describe(self, tenant: Tenant) -> dict[str, Any]:
+        """What may be shown of a tenant; never its token."""
+        used = sum(
+            memory(self._state.units[p.unit].layout)
+            for p in tenant.protocols.values()
+            if p.instance is not None and p.unit in self._state.units
+        )
+        return {
+            "name": tenant.name,
+            "addresses": tenant.addresses,
+            "network": tenant.network,
+            "weight": tenant.weight,
+            "uid": tenant.uid,
+            "frame_quota": tenant.frame_quota,
+            "memory_bytes": used,
+            "memory_quota_bytes": tenant.memory_quota,
+            "directory": str(self.directory(tenant.name)),
+            "protocols": [self.describe_protocol(tenant, p) for p in tenant.protocols.values()],
+        }
+
+    def describe_protocol(self, tenant: Tenant, protocol: Protocol) -> dict[str, Any]:
+        """What may be shown of a protocol. `agent` is the process that serves it."""
+        key = (tenant.name, protocol.name)
+        agent = self._agents.of(key)
+        if agent is not None:
+            state = "attached"
+        elif self._agents.in_grace(key):
+            state = "grace"
+        else:
+            state = "loaded" if protocol.instance is not None else "dormant"
+        unit = self._state.units.get(protocol.unit)
+        return {
+            "tenant": tenant.name,
+            "name": protocol.name,
+            "state": state,
+            "ip_protocol": protocol.ip_protocol,
+            "address": protocol.address,
+            "ports": list(protocol.ports),
+            "instance": protocol.instance,
+            "agent": agent.pid if agent else None,
+            "contexts": protocol.contexts,
+            "unit": protocol.unit,
+            **(self._describe_unit(unit) if unit else {}),
+        }
+
+    @staticmethod
+    def _describe_unit(unit: Unit) -> dict[str, Any]:
+        hooks = ("rx", "ring", "tx", "timer")
+        return {
+            "mode": unit.mode,
+            "protocol_sha": unit.protocol_sha,
+            "instructions": unit.instructions,
+            "cold_cycles": dict(zip(hooks, unit.cold, strict=False)),
+            "warm_cycles": dict(zip(hooks, unit.warm, strict=False)),
+            "maps": [m.name for m in unit.layout.maps],
+            "memory_bytes": memory(unit.layout),
+            "seconds": unit.seconds,
+        }
