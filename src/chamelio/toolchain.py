@@ -60,7 +60,7 @@ def cached(kind: str, key: Sequence[str | bytes], make: Callable[[], bytes]) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
         f.write(data)
-    os.replace(f.name, path)
+    Path(f.name).replace(path)
     return data
 
 
@@ -126,7 +126,7 @@ def sanitizing() -> bool:
 
 def bitcode(source: Path, *, defines: Sequence[str] = (), includes: Sequence[Path] = (FASTPATH, INCLUDE)) -> bytes:
     """Host LLVM bitcode of one C file, optimised a first time at -O2. Raises BuildError."""
-    flags = (*_HOST, "-O2", "-g0", "-fno-stack-protector", *(f"-D{d}" for d in defines), "-emit-llvm", "-c")
+    flags: tuple[str, ...] = (*_HOST, "-O2", "-g0", "-fno-stack-protector", *(f"-D{d}" for d in defines), "-emit-llvm", "-c")
     if sanitizing():
         flags = (*flags, "-fsanitize=undefined", "-fsanitize-trap=undefined")
     elif _is_zig():
@@ -138,7 +138,7 @@ def bpf_object(source: Path, *, cpu: str = "v4", defines: Sequence[str] = ()) ->
     """A BPF object with BTF and line information, as `chamelio protocol build` makes it. Raises BuildError."""
     target = "bpfel-freestanding" if _is_zig() else "bpfel"
     # no jump tables: this clang makes indirect jumps of them, which RFC 9669 does not have
-    flags = ("-target", target, f"-mcpu={cpu}", "-O2", "-g", "-fno-jump-tables", *_WARNINGS)
+    flags: tuple[str, ...] = ("-target", target, f"-mcpu={cpu}", "-O2", "-g", "-fno-jump-tables", *_WARNINGS)
     flags = (*flags, *(f"-D{d}" for d in defines), "-c")
     return _compile("bpf", [source], flags, [INCLUDE])
 

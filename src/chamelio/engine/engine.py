@@ -6,7 +6,7 @@ executed at a round's boundary (fastpath/control.c). What the round may still us
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import ipaddress
 import os
 import random
@@ -479,10 +479,8 @@ class Engine:
 
     @staticmethod
     def _drain_bell(fd: int) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(fd, 1 << 16)
-        except BlockingIOError:
-            pass
 
     def detach(self, instance: int, context: int) -> None:
         """Nobody uses the context any more."""

@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class InstanceMemory:
     @staticmethod
     def _view(address: int, dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
         buffer = (ctypes.c_uint8 * dtype.itemsize).from_address(address)
-        return np.frombuffer(buffer, dtype, 1)
+        return np.frombuffer(memoryview(buffer), dtype, 1)
 
     def close(self) -> None:
         """Unmap and close. Nobody may use the memory any more; the tenant's own mapping lives on."""
@@ -108,14 +109,14 @@ class Bell:
 
 def map_file(path: str | os.PathLike[str], size: int) -> mmap.mmap:
     """A new file of `size` zero bytes, mapped shared: what readers of counters map. Replaces an old file of that name."""
-    temporary = f"{os.fspath(path)}.{os.getpid()}"
+    temporary = Path(f"{os.fspath(path)}.{os.getpid()}")
     fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         os.posix_fallocate(fd, 0, size)  # a full disk shows now, not as a fault in the datapath
         mapping = mmap.mmap(fd, size)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink()
         raise
     finally:
         os.close(fd)

@@ -64,11 +64,12 @@ struct chamelio_ctx {
 /* ---- the two ways to compile ----------------------------------------------------------------------------- */
 
 #ifdef CHAM_NATIVE
-#define CHAM_HANDLER(hook) u64 cham_native_##hook(struct chamelio_ctx *ctx)
+#define CHAM_HANDLER(hook) u64 cham_native_##hook(struct chamelio_ctx *ctx __attribute__((unused)))
 #define CHAM_MAP(name, ...) extern const char name[] __asm__("cham_map_" #name)
 #define CHAM_HELPER(id, ret, name, ...) ret cham_h_##name(struct chamelio_ctx *, __VA_ARGS__)
 #else
-#define CHAM_HANDLER(hook) __attribute__((section("chamelio/" #hook), used)) u64 hook(struct chamelio_ctx *ctx)
+#define CHAM_HANDLER(hook) __attribute__((section("chamelio/" #hook), used))                                       \
+    u64 hook(struct chamelio_ctx *ctx __attribute__((unused)))
 #define CHAM_MAP(name, ...) struct { __VA_ARGS__ } name __attribute__((section(".maps"), used))
 #define CHAM_HELPER(id, ret, name, ...) static ret (*const name)(__VA_ARGS__) = (ret (*)(__VA_ARGS__))(id)
 #endif

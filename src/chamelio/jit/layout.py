@@ -164,7 +164,7 @@ def make_layout(maps: Sequence[MapDef], contexts: int) -> Layout:
     region = _Cursor(2 * RAW_RING)
     placed: list[tuple[MapDef, dict[str, int], bool]] = []
     for m in maps:
-        at = dict(stride=0, contexts=0, context_stride=0, mask=0, values=0, index=0, keys=0, free=0)
+        at = dict.fromkeys(("stride", "contexts", "context_stride", "mask", "values", "index", "keys", "free"), 0)
         shared = bool(m.attrs.get("flags", 0) & SHARED) or m.kind in (RING_IN, RING_OUT, BYTES)
         space = region if shared else private
         if m.kind in (ARRAY, HASH):

@@ -338,7 +338,9 @@ class _Function:
             value = self.narrow(self.get(insn.src), bits)
         at, access = self.address(pc, insn.dst, insn.off)
         qualifier = "volatile " if access.shared else ""
-        self.emit(f"store {qualifier}i{bits} {value if bits == 64 or value[0] == '%' else int(value) & ((1 << bits) - 1)}, ptr {at}, align 1")
+        if value[0] != "%":
+            value = str(int(value) & (1 << bits) - 1)
+        self.emit(f"store {qualifier}i{bits} {value}, ptr {at}, align 1")
 
     def atomic(self, pc: int, insn: Insn) -> None:
         bits = 8 * insn.size

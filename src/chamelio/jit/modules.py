@@ -24,7 +24,7 @@ _STRIPPED = (
     "no-trapping-math",
     "probe-stack",
 )
-_ATTRIBUTE = re.compile(r' ?"(?:%s)"(?:="[^"]*")?' % "|".join(_STRIPPED))
+_ATTRIBUTE = re.compile(r' ?"(?:{})"(?:="[^"]*")?'.format("|".join(_STRIPPED)))
 
 
 @functools.cache

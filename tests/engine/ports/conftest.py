@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from netns import ns, veth  # noqa: F401
 from rig import Rig
 
 from chamelio.engine.ports import Port, WireMemory, WirePeer, WirePort, open_port
+from netns import ns, veth  # noqa: F401
 
 
 @pytest.fixture

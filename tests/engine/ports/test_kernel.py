@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from netns import NetNs, Veth
 from pyroute2 import IPRoute
 from rig import Plug, Rig, library, numbered
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from chamelio.engine.ports import AfXdpPort, Port, PortError, TapPort, open_port
-from chamelio.engine.ports import kernel_bpf, xdp_program
+from chamelio.engine.ports import AfXdpPort, Port, PortError, TapPort, kernel_bpf, open_port, xdp_program
+from netns import NetNs, Veth
 
 pytestmark = pytest.mark.root
 
