@@ -1,0 +1,85 @@
+"""The tree of commands."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from chamelio import __version__
+from chamelio.cli import daemon, protocol, stats, tenant
+from chamelio.cli.common import Group, Settings, common
+from chamelio.cli.output import fields
+from chamelio.messages import Refusal
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="chamelio")
+@common()
+def chamelio(settings: Settings) -> None:
+    """A fast shared network stack for tenant-defined protocols.
+
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 rejected by the verifier, 4 no daemon, 5 quota.
+    """
+
+
+def _part(module: str, what: str) -> Any:
+    """A function that is imported when it is asked for. Raises Refusal when this installation lacks it."""
+    try:
+        return importlib.import_module(module).run
+    except ImportError as error:
+        raise Refusal("failed", f"{what} is not in this installation: {error}", "install chamelio[build]") from None
+
+
+@click.command()
+@click.option("--real", is_flag=True, help="In network namespaces against Linux; needs root.")
+@common()
+def demo(settings: Settings, real: bool) -> int:
+    """Show it all: a host, tenants, applications, a swap while traffic flows."""
+    result = _part("chamelio.bench.demo", "the demo")(real=real, json=settings.json)
+    return result if isinstance(result, int) else 0
+
+
+@click.group(cls=Group)
+def bench() -> None:
+    """Benchmarks."""
+
+
+@bench.command("tax", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@common()
+def tax(settings: Settings) -> int:
+    """What programmability costs: UDP echo in the modes fixed, separate and joint."""
+    result = _part("chamelio.bench.tax", "the benchmark")(json=settings.json)
+    return result if isinstance(result, int) else 0
+
+
+@click.command()
+@click.argument("code")
+@common()
+def explain(settings: Settings, code: str) -> None:
+    """Explain a verifier's error code, e.g. V102."""
+    from chamelio.verify import codes
+
+    entry = codes.CODES.get(code.upper())
+    if entry is None:
+        raise Refusal("usage", f"there is no code {code!r}", f"codes are {', '.join(codes.CODES)}")
+    about = {"code": code.upper(), "title": entry.title, "explanation": entry.explanation, "suggestion": entry.suggestion}
+    settings.show(about, lambda: fields(about))
+
+
+for command in (
+    daemon.up,
+    daemon.down,
+    daemon.status,
+    daemon.port,
+    daemon.route,
+    tenant.tenant,
+    protocol.protocol,
+    protocol.verify,
+    stats.stats,
+    demo,
+    bench,
+    explain,
+):
+    chamelio.add_command(command)

@@ -1,0 +1,221 @@
+"""`chamelio up`, `down`, `status`: the daemon's life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from chamelio.cli.common import Settings, common
+from chamelio.cli.output import fields
+from chamelio.messages import Channel, Refusal
+
+DOWN_SECONDS = 15.0
+LOG = "chameliod.log"
+
+
+def parse_port(text: str) -> tuple[str, str]:
+    """`NAME=SPEC`. Raises Refusal."""
+    from chamelio.engine.ports import PortError, parse
+
+    name, equals, spec = text.partition("=")
+    if not equals or not name or not spec or ":" in name or "(" in name:
+        raise Refusal("usage", f"--port {text}: this is not NAME=SPEC", "write it as w0=wire:w0:a or eth=afxdp:eth1")
+    try:
+        parse(spec)
+    except PortError as error:
+        raise Refusal("usage", f"--port {text}: {error}") from None
+    return name, spec
+
+
+def parse_route(text: str) -> dict[str, Any]:
+    """`PREFIX=PORT[@GATEWAY]`. Raises Refusal."""
+    prefix, equals, rest = text.partition("=")
+    port, at, gateway = rest.partition("@")
+    if not equals or not prefix or not port or (at and not gateway):
+        raise Refusal(
+            "usage", f"--route {text}: this is not PREFIX=PORT[@GATEWAY]", "write it as 10.0.0.0/24=w0 or 0.0.0.0/0=w0@10.0.0.1"
+        )
+    return {"prefix": prefix, "port": port, "gateway": gateway or None}
+
+
+@click.command()
+@click.option("--port", "ports", multiple=True, metavar="NAME=SPEC", help="A port, e.g. w0=wire:w0:a. May be repeated.")
+@click.option(
+    "--route", "routes", multiple=True, metavar="PREFIX=PORT[@GATEWAY]", help="A route, e.g. 10.0.0.0/24=w0. May be repeated."
+)
+@click.option("--poll", type=click.Choice(["adaptive", "spin"]), default="adaptive", help="What an idle engine does.")
+@click.option("--cpu", type=click.IntRange(0), help="Pin the engine's core to this processor.")
+@click.option("--frames", type=click.IntRange(64, 1 << 20), default=8192, help="Packet buffers of the engine.")
+@click.option("--hardening", type=click.Choice(["mask", "none"]), default="mask", help="Against speculation: mask accesses.")
+@click.option("--grace", type=click.FloatRange(0), default=5.0, help="Seconds that an instance outlives its agent.")
+@click.option("--detach", is_flag=True, help="Run in the background; returns when requests are answered.")
+@click.option("--ready-fd", type=int, hidden=True)
+@common()
+def up(
+    settings: Settings,
+    ports: tuple[str, ...],
+    routes: tuple[str, ...],
+    poll: str,
+    cpu: int | None,
+    frames: int,
+    hardening: str,
+    grace: float,
+    detach: bool,
+    ready_fd: int | None,
+) -> int | None:
+    """Start the host: the daemon, its compiler and its engine. An engine that still runs is taken over."""
+    run = settings.run_directory.resolve()
+    config = {
+        "run": run,
+        "ports": [parse_port(p) for p in ports],
+        "routes": [parse_route(r) for r in routes],
+        "engine": {"cpu": cpu, "poll": poll, "frames": frames, "hardening": hardening == "mask"},
+        "limits": {"grace_seconds": grace},
+    }
+    if cpu is not None and cpu not in os.sched_getaffinity(0):
+        allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise Refusal("usage", f"--cpu {cpu}: there is no such processor for us", f"processors are {allowed}")
+    if detach:
+        _detached(settings, run)
+        return None
+    from chamelio.host import logs
+    from chamelio.host.daemon import Config, Daemon
+
+    logs.set_up()
+
+    def ready(daemon: Daemon) -> None:
+        about = daemon.status()
+        if ready_fd is not None:
+            os.write(ready_fd, msgspec.json.encode({"ok": about}))
+            os.close(ready_fd)
+        else:
+            settings.show(about, lambda: f"chameliod {about['pid']}, engine {about['engine']['pid']}, in {run}; ^C ends both")
+
+    try:
+        asyncio.run(Daemon(msgspec.convert(config, Config, from_attributes=True)).run(ready))
+    except Refusal as error:
+        if ready_fd is None:
+            raise
+        os.write(ready_fd, msgspec.json.encode({"error": error.describe()}))
+        return error.exit
+    return None
+
+
+def _detached(settings: Settings, run: Path) -> None:
+    from chamelio.host.daemon import prepare_run
+    from chamelio.host.link import child_environment
+
+    prepare_run(run)
+    read, write = os.pipe2(os.O_CLOEXEC)
+    words: Sequence[str] = [word for word in sys.argv[1:] if word != "--detach"]
+    with open(run / LOG, "ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "chamelio", *words, "--ready-fd", str(write)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=[write],
+            env=child_environment(run),
+        )
+    os.close(write)
+    with open(read, "rb") as pipe:
+        answer = pipe.read()
+    try:
+        message = msgspec.json.decode(answer, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise Refusal("failed", "the daemon died when it started", f"see {run / LOG}") from None
+    if "ok" not in message:
+        raise Refusal.of(message.get("error"))
+    about = message["ok"]
+    settings.show(about, lambda: f"chameliod {about['pid']}, engine {about['engine']['pid']}, in {run}; `chamelio down` ends both")
+
+
+@click.command()
+@click.option("--keep-engine", is_flag=True, help="The engine forwards on; the next `chamelio up` takes it over.")
+@common()
+def down(settings: Settings, keep_engine: bool) -> None:
+    """End the daemon and its engine. An engine that was left alone by its daemon is ended too."""
+    run = settings.run_directory
+    try:
+        result = settings.call("shutdown", keep_engine=keep_engine)
+    except Refusal as error:
+        if error.code != "no_daemon" or keep_engine or not _end_engine(run):
+            raise
+        settings.show({"engine": "ended"}, lambda: "there was no daemon; its engine is ended")
+        return
+    end = time.monotonic() + DOWN_SECONDS
+    while time.monotonic() < end and Path(f"/proc/{result['pid']}").exists():
+        time.sleep(0.01)
+    settings.show(result, lambda: "down" + ("; the engine forwards on" if keep_engine else ""))
+
+
+def _end_engine(run: Path) -> bool:
+    """Ask an engine without a daemon to end; False if there is none."""
+    from chamelio.engine.client import SOCKET
+
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(os.fspath(run / SOCKET))
+    except OSError:
+        sock.close()
+        return False
+    with Channel(sock, timeout=DOWN_SECONDS) as channel:
+        channel.call("shutdown")
+        with contextlib.suppress(Refusal, OSError):
+            channel.receive()  # returns when the engine has gone
+    return True
+
+
+@click.command()
+@common()
+def status(settings: Settings) -> None:
+    """Show how the daemon and its processes are."""
+    about = settings.call("status")
+    settings.show(about, lambda: fields(about))
+
+
+@click.group()
+def port() -> None:
+    """Ports: where packets come from and go to."""
+
+
+@port.command("list")
+@common()
+def port_list(settings: Settings) -> None:
+    """List ports with their state and counters."""
+    from chamelio.cli.output import table
+
+    ports = settings.call("port.list")
+    columns = ("name", "spec", "network", "mtu", "mac", "state", "counters")
+    settings.show(ports, lambda: table(columns, [[p.get(c) for c in columns] for p in ports]))
+
+
+@port.command("add")
+@click.argument("port", metavar="NAME=SPEC")
+@common()
+def port_add(settings: Settings, port: str) -> None:
+    """Open a port while the host runs."""
+    name, spec = parse_port(port)
+    result = settings.call("port.add", name=name, spec=spec)
+    settings.show(result, lambda: f"port {name} is open")
+
+
+@click.command()
+@click.argument("route", metavar="PREFIX=PORT[@GATEWAY]")
+@common()
+def route(settings: Settings, route: str) -> None:
+    """Add a route while the host runs."""
+    result = settings.call("route.add", **parse_route(route))
+    settings.show(result, lambda: f"route {route} is set")

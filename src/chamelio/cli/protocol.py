@@ -1,0 +1,189 @@
+"""`chamelio protocol` and `chamelio verify`: from C to a protocol that runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chamelio import toolchain
+from chamelio.cli.common import Group, Settings, common
+from chamelio.cli.folder import find_folder, read_manifest, read_object, read_protocol
+from chamelio.cli.output import fields, table
+from chamelio.messages import Refusal, memfd
+
+REJECTED = 3
+
+
+@click.group(cls=Group)
+def protocol() -> None:
+    """Protocols: handlers and maps in a BPF object, run for a tenant."""
+
+
+@protocol.command("build")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="The object [default: SOURCE with .o].")
+@common(short_o=False)
+def build(settings: Settings, source: Path, target: Path | None) -> None:
+    """Build an object from a handler's C source."""
+    if not source.is_file():
+        raise Refusal("usage", f"there is no file {source}")
+    started = time.perf_counter()
+    content = toolchain.bpf_object(source)
+    target = target or source.with_suffix(".o")
+    try:
+        target.write_bytes(content)
+    except OSError as error:
+        raise Refusal("failed", f"{target} cannot be written: {error.strerror}") from None
+    seconds = time.perf_counter() - started
+    result = {"object": str(target), "bytes": len(content), "seconds": seconds}
+    settings.show(result, lambda: f"{target}: {len(content)} bytes in {seconds:.2f} s")
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    low, _, high = text.partition("-")
+    if not low.isdecimal() or not (high or low).isdecimal():
+        raise Refusal("usage", f"--ports {text}: this is not LOW-HIGH", "write it as 5000-5999")
+    return int(low), int(high or low)
+
+
+@protocol.command("load")
+@click.argument("tenant")
+@click.argument("protocol")
+@click.option("--name", help="What the protocol is called [default: as its folder or file says].")
+@click.option("--ip-protocol", type=click.IntRange(2, 255), help="Number in the IP header [default: as its folder says].")
+@click.option("--ports", metavar="LOW-HIGH", help="Destination ports that it takes.")
+@click.option("--address", help="Which of the tenant's addresses [default: the first].")
+@click.option("--mode", type=click.Choice(["joint", "separate"]), default="joint", help="How it is compiled.")
+@common()
+def load(
+    settings: Settings,
+    tenant: str,
+    protocol: str,
+    name: str | None,
+    ip_protocol: int | None,
+    ports: str | None,
+    address: str | None,
+    mode: str,
+) -> None:
+    """Load PROTOCOL (a folder, an object, a .bpf.c source, or a shipped protocol's name) for TENANT.
+
+    Where the tenant runs a protocol of that name, the new version takes its place without losing a packet, if it fits.
+    """
+    manifest, content = read_protocol(protocol)
+    number = ip_protocol or manifest.ip_protocol
+    if not number:
+        raise Refusal("usage", f"{protocol} does not say which IP protocol it is", "give --ip-protocol, e.g. 17 for UDP")
+    fd = memfd("chamelio-object", content)
+    try:
+        with _progress(settings, f"verifying and compiling {manifest.name}"):
+            result = settings.call(
+                "protocol.load",
+                fd,
+                tenant=tenant,
+                name=name or manifest.name,
+                ip_protocol=number,
+                ports=_range(ports) or manifest.ports,
+                address=address,
+                options={"mode": mode},
+            )
+    finally:
+        os.close(fd)
+    settings.show(result, lambda: _loaded(result))
+
+
+def _loaded(result: dict[str, Any]) -> str:
+    seconds = result["seconds"]
+    times = ", ".join(f"{what} {1000 * s:.1f} ms" for what, s in seconds.items() if s)
+    origin = "known code" if result["cached"] else "new code"
+    text = f"{result['name']} of {result['tenant']}: {result['action']} ({origin}"
+    return text + (f"; {times})" if times else ")")
+
+
+def _progress(settings: Settings, text: str) -> Any:
+    """Something that moves while long work runs, on a terminal only."""
+    import contextlib
+
+    if settings.json or not sys.stderr.isatty():
+        return contextlib.nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)
+
+
+@protocol.command("list")
+@click.argument("tenant", required=False)
+@common()
+def list_(settings: Settings, tenant: str | None) -> None:
+    """List protocols, of one tenant or of all."""
+    protocols = settings.call("protocol.list", tenant=tenant)
+    columns = ("tenant", "name", "ip_protocol", "address", "state", "agent", "mode", "instructions", "unit")
+
+    def text() -> str:
+        return table(columns, [[*(p.get(c) for c in columns[:-1]), p["unit"][:12]] for p in protocols])
+
+    settings.show(protocols, text)
+
+
+@protocol.command("show")
+@click.argument("tenant")
+@click.argument("name")
+@common()
+def show(settings: Settings, tenant: str, name: str) -> None:
+    """Show a protocol: its contract, its memory, its counters."""
+    about = settings.call("protocol.show", tenant=tenant, protocol=name)
+    settings.show(about, lambda: fields(about))
+
+
+@protocol.command("rm")
+@click.argument("tenant")
+@click.argument("name")
+@common()
+def rm(settings: Settings, tenant: str, name: str) -> None:
+    """Remove a protocol from a tenant."""
+    result = settings.call("protocol.rm", tenant=tenant, protocol=name)
+    settings.show(result, lambda: f"{name} of {tenant} is removed")
+
+
+@click.command()
+@click.argument("object", metavar="OBJECT|SOURCE.bpf.c|FOLDER")
+@common()
+def verify(settings: Settings, object: str) -> int:
+    """Prove the handlers of an object, or say why that cannot be done. No daemon is needed."""
+    from chamelio.bpf.insn import BpfFormatError
+    from chamelio.bpf.object import load_object
+    from chamelio.jit.work import plain
+    from chamelio.verify import verify_object
+
+    folder = find_folder(object)
+    if folder is not None:
+        manifest = read_manifest(folder)
+        content = read_object(folder / str(manifest.source or manifest.object))
+    else:
+        content = read_object(Path(object))
+    try:
+        obj = load_object(content, object)
+        with _progress(settings, f"verifying {object}"):
+            verdicts = [plain(v, obj) for v in verify_object(obj)]
+    except BpfFormatError as error:
+        raise Refusal("malformed", f"{object} cannot be used: {error}", "build it with `chamelio protocol build`") from None
+    accepted = all(v["verdict"] == "accept" for v in verdicts) and bool(verdicts)
+
+    def text() -> str:
+        lines = []
+        for v in verdicts:
+            if v["verdict"] == "accept":
+                cost = f"worst case {v['cost_cold']} cycles cold, {v['cost_warm']} warm"
+                lines.append(f"{v['program']} ({v['section']}): accepted; {cost}; {v['steps']} steps, {v['seconds']:.2f} s")
+            else:
+                lines.append(v["rendered"])
+        return "\n".join(lines) or f"{object} has no handlers"
+
+    settings.show({"accepted": accepted, "verdicts": verdicts}, text)
+    return 0 if accepted else REJECTED
