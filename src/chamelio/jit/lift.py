@@ -15,7 +15,7 @@ from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
 from chamelio.bpf.object import Object
 from chamelio.verify import Access, Proof
-from chamelio.verify.catalogue import HELPERS
+from chamelio.verify.catalogue import HELPERS, PACKET_MAX
 from chamelio.verify.cost import insn_cost
 
 STACK = 512
@@ -252,18 +252,11 @@ class _Function:
             else:
                 target = self.narrow(self.get(insn.dst), bits)
                 if self.env.harden and pc in self.proof.add_umax:
-                    operand, target = self.masked_addends(pc, insn, operand, target)
+                    operand = self.nospec(operand, self.proof.add_umax[pc])
                 result = self.arithmetic(op, bits, target, operand, bool(insn.off))
         self.set(insn.dst, self.wide(result, bits))
         if known is not None:
             self.fp[insn.dst] = known
-
-    def masked_addends(self, pc: int, insn: Insn, operand: str, target: str) -> tuple[str, str]:
-        """The scalar that is added to a pointer, masked to what the verifier has proven of it."""
-        most = self.proof.add_umax[pc]
-        if pc in self.proof.scalar_targets:
-            return operand, self.nospec(target, most)
-        return self.nospec(operand, most), target
 
     def frame_offset_after(self, insn: Insn, bits: int, op: int) -> int | None:
         """The constant offset from the frame's top that the destination has afterwards, if it is known to have one."""
@@ -404,6 +397,7 @@ class _Function:
             self.charge(helper.cost.fixed)
             if helper.cost.per_byte and helper.length_arg:
                 length = self.value(f"and i64 {self.get(helper.length_arg)}, 4294967295")
+                length = self.value(f"call i64 @llvm.umin.i64(i64 {length}, i64 {PACKET_MAX})")
                 self.charge(self.value(f"mul i64 {length}, {helper.cost.per_byte}"))
         returns_pointer = helper.ret != "scalar"
         result = self.value(f"call {'ptr' if returns_pointer else 'i64'} @{_helper_symbol(helper.name)}({', '.join(arguments)})")
@@ -416,6 +410,7 @@ def _local_symbol(proof: Proof, slot: int) -> str:
 
 def _declarations() -> str:
     lines = [f"declare i{bits} @llvm.bswap.i{bits}(i{bits})" for bits in (16, 32, 64)]
+    lines.append("declare i64 @llvm.umin.i64(i64, i64)")
     for helper in HELPERS.values():
         if not helper.chamelio:
             continue

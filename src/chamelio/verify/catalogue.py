@@ -1,0 +1,160 @@
+"""What handlers may see and call, as data: contexts, helpers, verdicts. `include/chamelio.h` says the same in C; a test compares.
+
+Costs are cycles of the cost model: `Cost(fixed, per_byte, lines)`; `lines` is how many cache lines a cold call may miss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chamelio.jit.layout import ARRAY, BYTES, DATA, HASH, RING_IN, RING_OUT, TIMER, TX
+
+__all__ = ["ARRAY", "BYTES", "CONTEXTS", "DATA", "HASH", "HELPERS", "HOOKS", "RING_IN", "RING_OUT", "TIMER", "TX"]
+
+HOOKS = ("rx", "ring", "tx", "timer")
+
+
+@dataclass(frozen=True)
+class CtxField:
+    """One field of a context: what a load of exactly this offset and size gives."""
+
+    name: str
+    offset: int
+    size: int
+    kind: str  # "scalar", "packet", "packet_end", "entry", "entry_end"
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What r1 points to when a handler starts. Fields are read-only."""
+
+    name: str
+    size: int
+    fields: tuple[CtxField, ...]
+    hooks: tuple[str, ...]
+
+    def field_at(self, offset: int) -> CtxField | None:
+        """The field that begins at an offset."""
+        return next((f for f in self.fields if f.offset == offset), None)
+
+
+@dataclass(frozen=True)
+class Arg:
+    """One argument. `kind`: "ctx", "map", "scalar", or memory that the helper reads: "key", "value", "entry"."""
+
+    name: str
+    kind: str
+    maps: tuple[int, ...] = ()  # of kind "map": which kinds of map
+
+    @property
+    def is_pointer(self) -> bool:
+        """Whether the compiled helper takes a pointer to memory here."""
+        return self.kind in ("key", "value", "entry")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cycles: `fixed` + `per_byte` x length; cold: `lines` misses more, and one per 64 bytes of length."""
+
+    fixed: int
+    per_byte: int = 0
+    lines: int = 0
+
+
+@dataclass(frozen=True)
+class Helper:
+    """A function of the provider that handlers call by number."""
+
+    id: int
+    name: str
+    args: tuple[Arg, ...]
+    ret: str  # "scalar" or "map_value_or_null"
+    cost: Cost
+    doc: str
+    errors: str = ""
+    invalidates_packet: bool = False
+    pure: bool = False
+    length_arg: int | None = None  # register whose low 32 bits are the length that is priced
+    chamelio: bool = True
+    hooks: tuple[str, ...] = field(default=HOOKS)
+
+
+_CTX = Arg("ctx", "ctx")
+_BYTES = Arg("bytes", "map", (BYTES,))
+_IDS = Arg("ids", "map", (TX, TIMER))
+_ID, _SPAN = Arg("id", "scalar"), Arg("span", "scalar")
+
+HELPERS: dict[int, Helper] = {
+    h.id: h
+    for h in (
+        Helper(1, "cham_lookup", (Arg("map", "map", (ARRAY, HASH)), Arg("key", "key")), "map_value_or_null",
+               Cost(40, 0, 4), "the value of a key in an array or hash map, or NULL", pure=True),
+        Helper(2, "cham_update",
+               (Arg("map", "map", (ARRAY, HASH)), Arg("key", "key"), Arg("value", "value"), Arg("flags", "scalar")),
+               "scalar", Cost(120, 0, 6), "insert or overwrite", "-ENOSPC: the hash is full; -ENOENT: no such index"),
+        Helper(3, "cham_delete", (Arg("map", "map", (HASH,)), Arg("key", "key")), "scalar", Cost(80, 0, 5),
+               "remove a key from a hash map", "-ENOENT: it is not there"),
+        Helper(0x101, "cham_push", (Arg("ring", "map", (RING_OUT,)), Arg("context", "scalar"), Arg("entry", "entry")),
+               "scalar", Cost(40, 0, 4), "put a copy of an entry in the ring of a context",
+               "-ENOSPC: the ring is full; -EINVAL: no such context, or its ring is damaged"),
+        Helper(0x102, "cham_resize", (_CTX, Arg("len", "scalar")), "scalar", Cost(60, 1, 2),
+               "set the packet's length; what it gains is zero", "-EINVAL: beyond the longest packet", True, length_arg=2),
+        Helper(0x103, "cham_pkt_to_bytes", (_CTX, _BYTES, _ID, Arg("pos", "scalar"), _SPAN), "scalar", Cost(40, 1, 3),
+               "copy a span of the packet to a position of a buffer", "-EINVAL: span, id, or longer than the buffer",
+               length_arg=5),
+        Helper(0x104, "cham_bytes_to_pkt", (_CTX, _BYTES, _ID, Arg("pos", "scalar"), _SPAN), "scalar", Cost(80, 1, 5),
+               "copy from a buffer to a span, which may extend the packet", "-EINVAL: span, id, or longer than the buffer",
+               True, length_arg=5),
+        Helper(0x105, "cham_csum", (_CTX, _SPAN, Arg("seed", "scalar")), "scalar", Cost(30, 1, 1),
+               "ones' complement sum of a span (RFC 1071)", "-EINVAL: the span is not within the packet", pure=True,
+               length_arg=2),
+        Helper(0x106, "cham_schedule", (_IDS, _ID, Arg("when", "scalar")), "scalar", Cost(60, 0, 4),
+               "make an id due at a time", "-ENOENT: no such id"),
+        Helper(0x107, "cham_cancel", (_IDS, _ID), "scalar", Cost(50, 0, 4), "forget an id",
+               "-ENOENT: no such id, or it was not set"),
+    )
+}  # fmt: skip
+
+PACKET_MAX = 1920  # CHAM_IP_MAX: no packet is longer
+
+CHAMELIO = Context(
+    "chamelio",
+    56,
+    (
+        CtxField("data", 0, 8, "packet", "first byte of the packet, from the IP header on"),
+        CtxField("data_end", 8, 8, "packet_end", "one past its last byte"),
+        CtxField("entry", 16, 8, "entry", "ring hook: a private copy of the ring's entry"),
+        CtxField("entry_end", 24, 8, "entry_end", "one past it"),
+        CtxField("now", 32, 8, "scalar", "engine time in ns, read once per batch"),
+        CtxField("id", 40, 4, "scalar", "ring: the context that wrote the entry; tx, timer: the id that is due"),
+        CtxField("hash", 44, 4, "scalar", "rx: the provider's keyed hash of the flow"),
+        CtxField("core", 48, 4, "scalar", "which engine core runs this"),
+        CtxField("csum_ok", 52, 4, "scalar", "rx: 1 when the port has verified the transport checksum"),
+    ),
+    HOOKS,
+)
+
+XDP_MD = Context(
+    "xdp_md",
+    24,
+    (
+        CtxField("data", 0, 4, "packet", "first byte of the frame"),
+        CtxField("data_end", 4, 4, "packet_end", "one past its last byte"),
+        CtxField("ingress_ifindex", 12, 4, "scalar"),
+        CtxField("rx_queue_index", 16, 4, "scalar"),
+    ),
+    ("xdp",),
+)
+
+CONTEXTS = {c.name: c for c in (CHAMELIO, XDP_MD)}
+
+
+def context_of(section: str) -> tuple[Context, str] | None:
+    """The context and hook that a section's name stands for."""
+    kind, _, hook = section.partition("/")
+    if kind == "chamelio" and hook in HOOKS:
+        return CHAMELIO, hook
+    if kind == "xdp":
+        return XDP_MD, "xdp"
+    return None

@@ -1,0 +1,83 @@
+"""What a verification ends with: a verdict, and for accepted programs the proof that the compiler relies on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from chamelio.bpf.object import Program
+
+Region = Literal["stack", "ctx", "packet", "entry", "map_value", "data"]
+
+
+@dataclass(frozen=True)
+class Access:
+    """One load, store or atomic operation, over all paths that reach it.
+
+    `fixed`: the offset from the region's start (stack: from the frame's top) where it is the same on all paths, else None;
+    `lo`..`hi`: proven range of the first byte's offset; `shared`: others may write there, so it is lifted volatile.
+    """
+
+    region: Region
+    map: int | None
+    fixed: int | None
+    lo: int
+    hi: int
+    size: int
+    shared: bool
+
+
+@dataclass(frozen=True)
+class Proof:
+    """An accepted program.
+
+    `reached`: slots that some path reaches, all others must not be compiled; `map_args`: per helper call the map in its
+    arguments; `add_umax`: per addition of an unknown scalar to a pointer, the most that the scalar can be; `loops`: per
+    backward jump how often it was followed at most.
+    """
+
+    program: Program
+    hook: str
+    accesses: dict[int, Access]
+    reached: frozenset[int]
+    map_args: dict[int, int]
+    stack_depth: int
+    cost_cold: int
+    cost_warm: int
+    steps: int
+    states: int
+    loops: dict[int, int] = field(default_factory=dict)
+    add_umax: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where exploration ends with the verdict `budget`: instructions stepped, states remembered at a point, seconds."""
+
+    steps: int = 300_000
+    states_per_point: int = 64
+    seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one program. `path`: the branches that lead to the error, as text; costs in cycles."""
+
+    program: str
+    section: str
+    verdict: Literal["accept", "unsafe", "unsupported", "imprecise", "budget"]
+    code: str | None = None
+    message: str = ""
+    reason: str = ""
+    path: tuple[str, ...] = ()
+    suggestion: str = ""
+    file: str = ""
+    line: int = 0
+    col: int = 0
+    text: str = ""
+    insn: int = 0
+    cost_cold: int = 0
+    cost_warm: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    proof: Proof | None = None
