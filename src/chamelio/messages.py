@@ -132,9 +132,7 @@ class FrameReader:
         """Nothing of a frame has come yet."""
         return not self._in_body and not self._buffer
 
-    def feed(
-        self, data: bytes, fds: Sequence[int] = (), *, truncated: bool = False, keep: int = MAX_DESCRIPTORS
-    ) -> Frame | None:
+    def feed(self, data: bytes, fds: Sequence[int] = (), *, truncated: bool = False, keep: int = MAX_DESCRIPTORS) -> Frame | None:
         """A frame when it is complete. Descriptors beyond the first `keep` are closed."""
         room = max(0, keep - len(self._fds))
         self._fds += fds[:room]
@@ -146,9 +144,7 @@ class FrameReader:
         if not self._in_body:
             (length,) = _HEADER.unpack(self._buffer)
             if length > self._limit:
-                raise Refusal(
-                    "usage", f"a message of {length} bytes; {self._limit} is the most", "pass data as a file descriptor"
-                )
+                raise Refusal("usage", f"a message of {length} bytes; {self._limit} is the most", "pass data as a file descriptor")
             self._buffer.clear()
             self._need, self._in_body = length, True
             if length:
@@ -220,9 +216,7 @@ class Channel:
             self.send({"verb": verb, **arguments}, fds)
             frame = self.receive()
         except TimeoutError:
-            raise Refusal(
-                "timeout", f"{verb}: no answer in {self.sock.gettimeout():g} s", "is the daemon stopped?"
-            ) from None
+            raise Refusal("timeout", f"{verb}: no answer in {self.sock.gettimeout():g} s", "is the daemon stopped?") from None
         except ConnectionError:
             frame = None
         return result_of(frame, "the other side")
@@ -364,9 +358,7 @@ def memfd(name: str, content: bytes) -> int:
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(content)
-        fcntl.fcntl(
-            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-        )
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
     except OSError:
         os.close(fd)
         raise

@@ -106,6 +106,7 @@ class FakeEngine:
     def remove_instance(self, index: int) -> None:
         self.instance(index)
         self.all.pop(index).close()
+        self.attached = [a for a in self.attached if a[0] != index]
 
     def instance(self, index: int) -> Instance:
         if index not in self.all:

@@ -27,6 +27,11 @@ asyncio.run(Daemon(msgspec.json.decode(sys.argv[1], type=Config, dec_hook=lambda
 """
 
 
+def descriptors(pid: int) -> int:
+    """How many a process has open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def wait_until(condition: Any, seconds: float = 5.0) -> bool:
     """Poll a condition of another process."""
     end = time.monotonic() + seconds
@@ -90,11 +95,15 @@ class Host:
         with self.connect() as channel:
             return load(channel, tenant, name, ip_protocol=ip_protocol, token=token, **content)
 
-    def engine(self) -> dict[str, Any]:
-        """The engine's own description, asked directly."""
+    def engine_channel(self) -> Channel:
+        """A connection to the engine itself."""
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(self.run / "engine.sock"))
-        with Channel(sock, timeout=5.0) as channel:
+        return Channel(sock, timeout=5.0)
+
+    def engine(self) -> dict[str, Any]:
+        """The engine's own description, asked directly."""
+        with self.engine_channel() as channel:
             return dict(channel.call("describe")[0])
 
     def kill(self) -> None:

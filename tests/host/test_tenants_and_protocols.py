@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chamelio.messages import Refusal, close_all
-from host.rig import GRACE_S, Host, wait_until
+from host.rig import GRACE_S, Host, descriptors, wait_until
 
 
 def token_of(host: Host, tenant: str) -> str:
@@ -185,7 +185,7 @@ def test_after_the_grace_time_everything_is_reclaimed_and_can_be_had_anew(host: 
     host.call("tenant.add", name="a", addresses=["10.0.0.2"])
     host.load("a")
     engine = host.engine()["pid"]
-    clean = len(os.listdir(f"/proc/{engine}/fd"))
+    clean = descriptors(engine)
     for _ in range(3):
         with host.connect() as agent:
             about, fds = agent.call("attach", tenant="a", protocol="udp")
@@ -193,7 +193,7 @@ def test_after_the_grace_time_everything_is_reclaimed_and_can_be_had_anew(host: 
             assert not about["resumed"]
         assert wait_until(lambda: host.call("protocol.list")[0]["state"] == "dormant", GRACE_S * 10)
         assert host.engine()["engine"]["instances"] == []
-    assert len(os.listdir(f"/proc/{engine}/fd")) < clean
+    assert descriptors(engine) < clean
 
 
 def test_contexts_run_out_as_a_quota(host: Host) -> None:

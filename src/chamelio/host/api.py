@@ -78,9 +78,7 @@ class Api:
                 self._turn_away(sock, reason)
                 continue
             limits = self._limits
-            channel = AsyncChannel(
-                sock, limit=limits.message_bytes, max_fds=MAX_TAKEN, frame_seconds=limits.frame_seconds
-            )
+            channel = AsyncChannel(sock, limit=limits.message_bytes, max_fds=MAX_TAKEN, frame_seconds=limits.frame_seconds)
             connection = Connection(channel, who)
             self._by_uid[who.uid] += 1
             task = asyncio.create_task(self._serve(connection))
@@ -92,9 +90,7 @@ class Api:
         if len(self._connections) >= limits.connections:
             return Refusal("quota", f"the daemon has {limits.connections} connections, all that it takes", remedy)
         if who.uid != os.getuid() and self._by_uid[who.uid] >= limits.connections_per_uid:
-            return Refusal(
-                "quota", f"user {who.uid} has {limits.connections_per_uid} connections, all that one may", remedy
-            )
+            return Refusal("quota", f"user {who.uid} has {limits.connections_per_uid} connections, all that one may", remedy)
         return None
 
     @staticmethod
@@ -152,9 +148,7 @@ class Api:
     def _understand(self, connection: Connection, frame: Frame) -> tuple[Verb, Any, Caller]:
         """The verb, its arguments and who asks. Raises Refusal."""
         if frame.truncated:
-            raise Refusal(
-                "usage", f"more than {MAX_TAKEN} descriptors came with one message", "send those that the verb takes"
-            )
+            raise Refusal("usage", f"more than {MAX_TAKEN} descriptors came with one message", "send those that the verb takes")
         request = decode(frame.payload)
         name, token = request.pop("verb", None), request.pop("token", None)
         if not isinstance(name, str):
@@ -169,9 +163,7 @@ class Api:
         try:
             arguments = msgspec.convert(request, verb.arguments)
         except (msgspec.ValidationError, RecursionError) as error:
-            raise Refusal(
-                "usage", f"{name}: {error}", f"arguments are {', '.join(verb.arguments.__struct_fields__)}"
-            ) from None
+            raise Refusal("usage", f"{name}: {error}", f"arguments are {', '.join(verb.arguments.__struct_fields__)}") from None
         if len(frame.fds) != verb.fds:
             raise Refusal("usage", f"{name} takes {verb.fds} descriptors, {len(frame.fds)} came")
         if isinstance(arguments, OfTenant) and not caller.may(arguments.tenant):

@@ -59,9 +59,7 @@ def prepare_run(run: Path) -> None:
         run.mkdir(mode=0o711, parents=True, exist_ok=True)
         about = run.lstat()
     except OSError as error:
-        raise Refusal(
-            "failed", f"the run directory {run} cannot be made: {error.strerror}", "choose another with --run"
-        ) from None
+        raise Refusal("failed", f"the run directory {run} cannot be made: {error.strerror}", "choose another with --run") from None
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
         raise Refusal(
             "failed",
@@ -76,9 +74,7 @@ class Daemon:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._environment = child_environment(config.run)
-        compiler = Compiler(
-            config.compiler_command, self._environment, settings=msgspec.json.encode(config.compiler).decode()
-        )
+        compiler = Compiler(config.compiler_command, self._environment, settings=msgspec.json.encode(config.compiler).decode())
         self.state = State(config.run, config.limits, compiler)
         self.link = EngineLink(
             config.run,

@@ -61,9 +61,7 @@ class EngineLink:
     def client(self) -> EngineClient:
         """The engine to talk to. Raises Refusal when there is none at the moment."""
         if self._client is None:
-            raise Refusal(
-                "engine_down", "the engine is down", "the daemon is starting a new one; see engine.log if it stays so"
-            )
+            raise Refusal("engine_down", "the engine is down", "the daemon is starting a new one; see engine.log if it stays so")
         return self._client
 
     @property
@@ -121,9 +119,7 @@ class EngineLink:
             message = {"error": self._last_words()}
         if "ok" not in message:
             await asyncio.to_thread(self._reap)
-            raise Refusal(
-                "engine", f"the engine does not start: {message.get('error')}", f"see {self.run / ENGINE_LOG}"
-            )
+            raise Refusal("engine", f"the engine does not start: {message.get('error')}", f"see {self.run / ENGINE_LOG}")
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):

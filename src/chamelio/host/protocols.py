@@ -35,24 +35,16 @@ class Protocols:
         state = self._state
         check_name("protocol", name)
         if not 2 <= ip_protocol <= 255:
-            raise Refusal(
-                "usage", f"IP protocol {ip_protocol} cannot be a tenant's", "use 2..255; ICMP (1) is the provider's"
-            )
+            raise Refusal("usage", f"IP protocol {ip_protocol} cannot be a tenant's", "use 2..255; ICMP (1) is the provider's")
         if not 0 <= ports[0] <= ports[1] <= 65535:
             raise Refusal("usage", f"ports {ports[0]}..{ports[1]} are no range", "use LOW..HIGH within 0..65535")
         owner = state.tenant(tenant)
         if address is not None and address not in owner.addresses:
-            raise Refusal(
-                "denied", f"tenant {tenant} does not have the address {address}", f"it has {', '.join(owner.addresses)}"
-            )
+            raise Refusal("denied", f"tenant {tenant} does not have the address {address}", f"it has {', '.join(owner.addresses)}")
         if name not in owner.protocols and len(owner.protocols) >= state.limits.protocols_per_tenant:
-            raise Refusal(
-                "quota", f"tenant {tenant} has {len(owner.protocols)} protocols, all that it may", "remove one first"
-            )
+            raise Refusal("quota", f"tenant {tenant} has {len(owner.protocols)} protocols, all that it may", "remove one first")
         if self._loading[tenant] >= state.limits.loads_per_tenant:
-            raise Refusal(
-                "quota", f"{self._loading[tenant]} protocols of tenant {tenant} are being compiled", "wait for them"
-            )
+            raise Refusal("quota", f"{self._loading[tenant]} protocols of tenant {tenant} are being compiled", "wait for them")
         self._loading[tenant] += 1
         try:
             built, cached = await state.compiler.compile(tenant, content, options)
@@ -189,9 +181,7 @@ class Protocols:
             if context is None:
                 context = next((c for c in contexts if c not in protocol.contexts), None)
                 if context is None:
-                    raise Refusal(
-                        "quota", f"all {len(contexts)} contexts of protocol {protocol.name} are in use", "close one"
-                    )
+                    raise Refusal("quota", f"all {len(contexts)} contexts of protocol {protocol.name} are in use", "close one")
             elif context not in contexts:
                 raise Refusal("usage", f"context {context} is not within 1..{len(contexts)}")
             await self._state.engine.call("attach", instance=instance, context=context)
@@ -243,6 +233,4 @@ async def read_object(content: asyncio.Future[bytes], seconds: float) -> bytes:
         async with asyncio.timeout(seconds):
             return await content
     except TimeoutError:
-        raise Refusal(
-            "timeout", f"the object could not be read in {seconds:g} s", "pass a memfd or a local file"
-        ) from None
+        raise Refusal("timeout", f"the object could not be read in {seconds:g} s", "pass a memfd or a local file") from None

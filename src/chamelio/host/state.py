@@ -63,9 +63,7 @@ class State:
         owner = self.tenant(tenant)
         found = owner.protocols.get(name)
         if found is None:
-            raise unknown(
-                f"protocol of tenant {tenant}", name, owner.protocols, "load it with `chamelio protocol load`"
-            )
+            raise unknown(f"protocol of tenant {tenant}", name, owner.protocols, "load it with `chamelio protocol load`")
         return owner, found
 
     async def save(self, tenant: Tenant) -> None:
@@ -125,9 +123,7 @@ class State:
         if protocol.unit not in self.units:
             built = await self.compiler.cached(protocol.unit)
             if built is None:
-                raise Refusal(
-                    "gone", f"protocol {protocol.name} is not in the compiler's cache any more", "load it again"
-                )
+                raise Refusal("gone", f"protocol {protocol.name} is not in the compiler's cache any more", "load it again")
             await self.have_unit(built)
         protocol.instance = await self.engine.call(
             "instance.add",
@@ -165,9 +161,7 @@ class State:
             self.units[unit.key] = unit
         names = {p["index"]: p["label"] for p in engine["ports"]}
         self.ports = {names[int(i)]: label["spec"] for i, label in labels["ports"].items() if int(i) in names}
-        self.routes = [
-            Route(r["prefix"], names[r["port"]], r["gateway"]) for r in engine["routes"] if r["port"] in names
-        ]
+        self.routes = [Route(r["prefix"], names[r["port"]], r["gateway"]) for r in engine["routes"] if r["port"] in names]
         await self._match_instances({i["index"]: i for i in engine["instances"]}, labels["instances"])
         await self.sweep_units()
 
@@ -235,9 +229,5 @@ class State:
 def unknown(what: str, name: str, known: Any, remedy: str = "") -> Refusal:
     """A refusal for a name that nothing has, with the nearest that something has."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = (
-        f"did you mean {close[0]!r}?"
-        if close
-        else (f"there are {', '.join(sorted(known))}" if known else "there is none")
-    )
+    hint = f"did you mean {close[0]!r}?" if close else (f"there are {', '.join(sorted(known))}" if known else "there is none")
     return Refusal("not_found", f"there is no {what} {name!r}", "; ".join(filter(None, (hint, remedy))))

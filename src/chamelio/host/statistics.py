@@ -61,9 +61,7 @@ class Statistics:
                 finally:
                     os.close(fd)
             except (OSError, ValueError) as error:
-                raise Refusal(
-                    "engine_down", f"there are no counters: {self._path}: {error}", "is the engine up?"
-                ) from None
+                raise Refusal("engine_down", f"there are no counters: {self._path}: {error}", "is the engine up?") from None
             self._counters = np.frombuffer(mapping, layout, 1)[0]
         return self._counters
 
@@ -84,9 +82,7 @@ class Statistics:
                 "drops": nonzero(one["drops"], drops),
                 "events": nonzero(one["events"], events),
                 "reasons": nonzero(one["reasons"], reasons),
-                "hooks": {
-                    h: {n: int(one["hooks"][i][n]) for n in ("runs", "cycles", "errors")} for i, h in enumerate(HOOKS)
-                },
+                "hooks": {h: {n: int(one["hooks"][i][n]) for n in ("runs", "cycles", "errors")} for i, h in enumerate(HOOKS)},
             }
 
         def tenant(about: Tenant) -> dict[str, Any]:

@@ -57,9 +57,7 @@ class Tenants:
                 raise Refusal("usage", f"{address!r} is not an IPv4 address", "write it as 10.0.0.2") from None
         async with state.lock:
             if name in state.tenants:
-                raise Refusal(
-                    "exists", f"tenant {name} exists already", "choose another name, or `chamelio tenant rm` it"
-                )
+                raise Refusal("exists", f"tenant {name} exists already", "choose another name, or `chamelio tenant rm` it")
             tenant = Tenant(
                 name=name,
                 weight=weight,

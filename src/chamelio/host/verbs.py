@@ -199,10 +199,7 @@ async def port_add(daemon: Daemon, a: PortAdd, caller: Caller, fds: list[int]) -
 async def port_list(daemon: Daemon, a: Nothing, caller: Caller, fds: list[int]) -> Any:
     """All ports, with state and counters."""
     described = (await daemon.state.engine.call("describe"))["engine"]["ports"]
-    return [
-        {**port, "name": port["label"], "spec": daemon.state.ports.get(port["label"], port.get("name"))}
-        for port in described
-    ]
+    return [{**port, "name": port["label"], "spec": daemon.state.ports.get(port["label"], port.get("name"))} for port in described]
 
 
 @verb("route.add", RouteAdd, "provider")
@@ -288,9 +285,7 @@ async def protocol_rm(daemon: Daemon, a: OfProtocol, caller: Caller, fds: list[i
 @verb("attach", Attach, "tenant")
 async def attach(daemon: Daemon, a: Attach, caller: Caller, fds: list[int]) -> Any:
     """Serve a protocol: region and doorbells come as descriptors; this connection is the agent's life."""
-    value, descriptors = await daemon.protocols.attach(
-        a.tenant, a.protocol, caller.who.pid, caller.connection, resume=a.resume
-    )
+    value, descriptors = await daemon.protocols.attach(a.tenant, a.protocol, caller.who.pid, caller.connection, resume=a.resume)
     return Result(value, descriptors)
 
 

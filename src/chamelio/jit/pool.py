@@ -102,10 +102,11 @@ class Compiler:
         if self._channel is channel:
             self._channel = None
             self._fail_jobs()
-            if self._process is not None:
+            process, self._process = self._process, None
+            if process is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
-                await asyncio.to_thread(self._process.wait)
+                    process.kill()
+                await asyncio.to_thread(process.wait)
 
     def _fail_jobs(self) -> None:
         for waiter in self._jobs.values():

@@ -113,8 +113,11 @@ class XdpProgram:
 
     def release(self, address: ipaddress.IPv4Address) -> None:
         """Give packets for this address back to the kernel."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self._addresses.delete(address.packed)
+        except BpfError as error:
+            if error.errno != errno.ENOENT:
+                raise
 
     def close(self) -> None:
         """Detach and free."""

@@ -8,6 +8,7 @@ import mmap
 import os
 import socket
 import struct
+import time
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ MAX_TX_BUDGET = 9
 BIND_COPY, BIND_NEED_WAKEUP = 1 << 1, 1 << 3
 RINGS = 2048  # XDP_RING
 CHUNK = 2048  # XDP_CHUNK
+BUSY_S = 0.5  # the kernel gives the queue of a killed process back a little later
 _PAGE_OFFSETS = {"rx": 0, "tx": 0x80000000, "fill": 0x100000000, "completion": 0x180000000}
 _ENTRY = {"rx": 16, "tx": 16, "fill": 8, "completion": 8}
 _STATISTICS = ("rx_dropped", "rx_invalid_descs", "tx_invalid_descs", "rx_ring_full", "rx_fill_ring_empty", "tx_ring_empty")
@@ -81,9 +83,12 @@ class XskSocket:
 
     def _bind(self, ifindex: int, queue: int) -> None:
         address = struct.pack("HHIII", AF_XDP, BIND_COPY | BIND_NEED_WAKEUP, ifindex, queue, 0)
-        if libc.bind(self.fd, address, len(address)):
+        patience = time.monotonic() + BUSY_S
+        while libc.bind(self.fd, address, len(address)):
             code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+            if code != errno.EBUSY or time.monotonic() > patience:
+                raise OSError(code, os.strerror(code))
+            time.sleep(0.02)
 
     def install(self, state: np.ndarray[Any, np.dtype[Any]]) -> None:
         """Fill a `struct cham_xdp`: all receive chunks with the kernel, all transmit chunks free."""
