@@ -23,7 +23,8 @@ import asyncio, sys, msgspec
 from chamelio.host.daemon import Config, Daemon
 from chamelio.host import logs
 logs.set_up()
-asyncio.run(Daemon(msgspec.json.decode(sys.argv[1], type=Config, dec_hook=lambda t, v: t(v))).run(ready=lambda d: print("ready", flush=True)))
+config = msgspec.json.decode(sys.argv[1], type=Config, dec_hook=lambda kind, value: kind(value))
+asyncio.run(Daemon(config).run(ready=lambda daemon: print("ready", flush=True)))
 """
 
 

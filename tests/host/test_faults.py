@@ -1,0 +1,224 @@
+"""Processes that are killed: agents, the daemon, the engine, the compiler."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chamelio.messages import Refusal, close_all
+from host.rig import GRACE_S, Host, alive, descriptors, wait_until
+
+AGENT = """
+import sys
+from pathlib import Path
+from chamelio.messages import connect
+channel = connect(Path(sys.argv[1]))
+about, fds = channel.call("attach", tenant="a", protocol="udp")
+channel.call("context.open", instance=about["instance"])
+print("attached", flush=True)
+channel.receive()
+"""
+
+
+def agent(host: Host) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", AGENT, str(host.run)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "attached\n"
+    return process
+
+
+def state(host: Host) -> Any:
+    return host.call("protocol.show", tenant="a", protocol="udp")["state"]
+
+
+@pytest.fixture
+def loaded(make_host: Any) -> Host:
+    host: Host = make_host(ports=[["w0", "wire:w0:a"]], routes=[{"prefix": "10.0.0.0/24", "port": "w0"}])
+    host.call("tenant.add", name="a", addresses=["10.0.0.2"], weight=3)
+    host.load("a")
+    return host
+
+
+def test_a_killed_agent_is_noticed_at_once_and_leaks_nothing(loaded: Host) -> None:
+    counts = []
+    for _ in range(4):
+        process = agent(loaded)
+        process.kill()
+        killed = time.monotonic()
+        process.wait()
+        assert wait_until(lambda: state(loaded) == "grace")
+        assert time.monotonic() - killed < 0.1
+        assert wait_until(lambda: state(loaded) == "dormant", GRACE_S * 10)
+        engine = loaded.engine()["engine"]
+        assert engine["instances"] == []
+        status = loaded.call("status")
+        counts.append((descriptors(status["engine"]["pid"]), descriptors(status["pid"])))
+        process.stdout.close()  # type: ignore[union-attr]
+    assert len(set(counts)) == 1, counts
+
+
+def test_a_stopped_agent_keeps_its_instance(loaded: Host) -> None:
+    process = agent(loaded)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(GRACE_S * 2)
+    assert state(loaded) == "attached"
+    process.kill()
+    process.communicate()
+
+
+def test_the_engine_outlives_the_daemon_and_a_new_daemon_knows_everything(make_host: Any) -> None:
+    host: Host = make_host(
+        ports=[["w0", "wire:w0:a"]], routes=[{"prefix": "10.0.0.0/24", "port": "w0"}], limits={"grace_seconds": 1.0}
+    )
+    host.call("tenant.add", name="a", addresses=["10.0.0.2"], weight=3, uid=12345)
+    host.call("tenant.add", name="b", addresses=["10.0.0.3"])
+    host.load("a")
+    host.load("b")
+    with host.connect() as attached:
+        about, fds = attached.call("attach", tenant="a", protocol="udp")
+        inode = os.fstat(fds[0]).st_ino
+        close_all(fds)
+        token = (host.run / "tenants" / "a" / "token").read_text().strip()
+        shown = host.call("tenant.list")
+        engine, compiler = host.engine(), host.call("status")["compiler"]["pid"]
+        host.kill()
+        assert attached.receive() is None  # the agent learns it at once
+    assert host.engine() == engine
+    assert wait_until(lambda: not alive(compiler))
+
+    host.start()
+    status = host.call("status")
+    assert (status["engine"]["pid"], status["engine"]["restarts"]) == (engine["pid"], 0)
+    assert host.engine()["engine"] == engine["engine"]
+    again = host.call("tenant.list")
+    for tenant in (*shown, *again):
+        for protocol in tenant["protocols"]:
+            del protocol["state"], protocol["agent"]
+    assert again == shown
+    assert (state(host), host.call("protocol.show", tenant="b", protocol="udp")["state"]) == ("grace", "loaded")
+    with host.connect() as attached:
+        about, fds = attached.call("attach", tenant="a", protocol="udp", resume=True, token=token)
+        assert about["resumed"] and os.fstat(fds[0]).st_ino == inode
+        close_all(fds)
+        assert host.engine()["engine"]["attached"].count([about["instance"], 0]) == 1  # its rings were left alone
+    assert host.load("b", version=2)["action"] == "swapped"
+
+
+def test_a_new_daemon_undoes_what_its_predecessor_left_half_done(loaded: Host) -> None:
+    loaded.kill()
+    before = loaded.engine()
+    with loaded.engine_channel() as engine:
+        engine.call(
+            "instance.add",
+            tenant=0,
+            unit=0,
+            address="10.0.0.2",
+            ip_protocol=99,
+            network=0,
+            ports=[0, 65535],
+            label={"tenant": "a", "protocol": "never-saved"},
+        )
+    loaded.start()
+    assert loaded.engine()["engine"]["instances"] == before["engine"]["instances"]
+
+
+def test_a_dead_engine_is_an_error_for_clients_and_is_replaced_with_all_that_was_in_it(loaded: Host) -> None:
+    loaded.call("tenant.add", name="b", addresses=["10.0.0.3"])
+    old = loaded.engine()
+    with loaded.connect() as attached:
+        _, fds = attached.call("attach", tenant="a", protocol="udp")
+        close_all(fds)
+        killed = time.monotonic()
+        os.kill(old["pid"], signal.SIGKILL)
+        assert attached.receive() is None
+        assert time.monotonic() - killed < 1.0
+    assert wait_until(lambda: loaded.call("status")["engine"]["restarts"] == 1, 10.0)
+    new = loaded.engine()
+    assert new["pid"] != old["pid"]
+    for part in ("routes", "tenants", "instances"):
+        assert new["engine"][part] == old["engine"][part], part
+    assert [p["label"] for p in new["engine"]["ports"]] == ["w0"]
+    assert loaded.call("status")["troubles"] == {}
+    with loaded.connect() as attached:
+        _, fds = attached.call("attach", tenant="a", protocol="udp")
+        close_all(fds)
+
+
+def test_verbs_answer_within_a_second_while_there_is_no_engine(loaded: Host) -> None:
+    pid = loaded.engine()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    started = time.monotonic()
+    codes = set()
+    while time.monotonic() - started < 0.4:
+        try:
+            loaded.call("tenant.weight", tenant="a", weight=2)
+        except Refusal as error:
+            codes.add(error.code)
+    assert codes and codes <= {"engine_down", "engine", "gone"}
+    assert wait_until(lambda: loaded.call("status")["engine"]["up"], 10.0)
+
+
+def test_a_killed_compiler_is_replaced_by_the_next_load(loaded: Host) -> None:
+    os.kill(loaded.call("status")["compiler"]["pid"], signal.SIGKILL)
+    assert wait_until(lambda: loaded.call("status")["compiler"]["pid"] is None)
+    assert loaded.load("a", version=2)["action"] == "swapped"
+
+
+def test_a_second_daemon_is_refused(loaded: Host, make_host: Any) -> None:
+    second: Host = make_host(start=False)
+    second.run, second.config["run"] = loaded.run, str(loaded.run)
+    with pytest.raises(AssertionError, match=r"runs in .* already"):
+        second.start()
+    assert loaded.call("ping")["engine"]
+
+
+def test_nothing_is_left_after_the_end(loaded: Host) -> None:
+    pids = [loaded.engine()["pid"], loaded.call("status")["compiler"]["pid"]]
+    loaded.stop()
+    assert not any(map(alive, pids))
+    left = {p.name for p in loaded.run.iterdir()}
+    assert not left & {"api.sock", "engine.sock", "counters"}
+
+
+def test_an_engine_that_cannot_start_says_why(make_host: Any) -> None:
+    host: Host = make_host(start=False, engine_command=[sys.executable, "-c", "raise SystemExit('no such luck')"])
+    with pytest.raises(AssertionError, match="no such luck"):
+        host.start()
+
+
+def test_a_port_that_cannot_be_opened_ends_the_start_and_leaves_no_engine(make_host: Any, tmp_path: Path) -> None:
+    (tmp_path / "w").write_text("taken")
+    host: Host = make_host(start=False, ports=[["w0", f"wire:{tmp_path}/w:a"]])
+    with pytest.raises(AssertionError, match="is no wire"):
+        host.start()
+    assert wait_until(lambda: not (host.run / "engine.sock").exists())
+
+
+def test_operations_at_once_end_as_some_order_of_them_would(host: Host) -> None:
+    outcomes: list[str] = []
+
+    def add(i: int) -> None:
+        try:
+            host.call("tenant.add", name=f"t{i % 4}", addresses=[f"10.0.1.{i % 3}"])
+            outcomes.append(f"t{i % 4}")
+        except Refusal as error:
+            assert error.code in ("exists", "engine")
+
+    threads = [threading.Thread(target=add, args=(i,)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tenants = host.call("tenant.list")
+    assert sorted(t["name"] for t in tenants) == sorted(outcomes)
+    addresses = [a for t in tenants for a in t["addresses"]]
+    assert len(addresses) == len(set(addresses)) == 3
+    engine = host.engine()
+    assert sorted(a for t in engine["engine"]["tenants"] for a, _ in t["addresses"]) == sorted(addresses)
