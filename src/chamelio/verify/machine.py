@@ -199,10 +199,16 @@ class Machine:
         fixed = low if low == high and not p.var else None
         old = self.facts.accesses.get(pc)
         if old is not None:
-            if (old.region, old.map) != (p.region, p.map):
-                raise Refused("V150", "one instruction accesses different objects on different paths", f"{old.region} on one, {p.region} on another")
             fixed = fixed if fixed == old.fixed else None
             low, high = min(low, old.lo), max(high, old.hi)
+            if (old.region, old.map) != (p.region, p.map):
+                if {old.region, p.region} & {"stack", "ctx"}:
+                    raise Refused(
+                        "V150", "one instruction accesses different objects on different paths",
+                        f"{old.region} on one, {p.region} on another",
+                    )  # fmt: skip
+                self.facts.accesses[pc] = Access("several", None, None, low, high, size, shared or old.shared)
+                return
         self.facts.accesses[pc] = Access(p.region, p.map, fixed, low, high, size, shared)  # type: ignore[arg-type]
 
     def _bounds(self, code: str, p: Pointer, size: int, limit: int, what: str) -> None:

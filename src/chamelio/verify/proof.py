@@ -7,7 +7,7 @@ from typing import Literal
 
 from chamelio.bpf.object import Program
 
-Region = Literal["stack", "ctx", "packet", "entry", "map_value", "data"]
+Region = Literal["stack", "ctx", "packet", "entry", "map_value", "data", "several"]
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Access:
     """One load, store or atomic operation, over all paths that reach it.
 
     `fixed`: the offset from the region's start (stack: from the frame's top) where it is the same on all paths, else None;
+    `region` "several": a map's value, the entry, the packet or global data, by the path (never the stack or the context).
     `lo`..`hi`: proven range of the first byte's offset; `shared`: others may write there, so it is lifted volatile.
     """
 

@@ -1,0 +1,1 @@
+"""The smallest protocol that answers: UDP packets go back where they came from."""
