@@ -170,7 +170,7 @@ def verify(settings: Settings, object: str) -> int:
     try:
         obj = load_object(content, object)
         with _progress(settings, f"verifying {object}"):
-            verdicts = [plain(v, obj) for v in verify_object(obj)]
+            verdicts = [plain(v) for v in verify_object(obj)]
     except BpfFormatError as error:
         raise Refusal("malformed", f"{object} cannot be used: {error}", "build it with `chamelio protocol build`") from None
     accepted = all(v["verdict"] == "accept" for v in verdicts) and bool(verdicts)

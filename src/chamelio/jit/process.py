@@ -331,6 +331,7 @@ def prepare() -> tuple[Work, Callable[..., str], str]:
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
             if module.name != __spec__.name and not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
+    from chamelio.engine import abi
     from chamelio.jit import compile as compiler
     from chamelio.jit import modules, work
 
@@ -339,6 +340,7 @@ def prepare() -> tuple[Work, Callable[..., str], str]:
             setattr(owner, function, functools.cache(getattr(owner, function)))
     modules.provider_text("unit.c")
     compiler.provider_digest()
+    abi.types()
     return work.build, work.key, modules.host()
 
 

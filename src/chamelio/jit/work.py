@@ -36,7 +36,7 @@ def build(content: bytes, options: dict[str, Any]) -> Built:
         image: UnitImage = compile_unit(content, chosen)
         obj = load_object(content)
     except Rejected as rejected:
-        raise rejection(rejected.verdicts, load_object(content)) from None
+        raise rejection(rejected.verdicts) from None
     except BpfFormatError as error:
         raise Refusal("malformed", f"the object cannot be used: {error}", "build it with `chamelio protocol build`") from None
     return Built(
@@ -53,24 +53,24 @@ def build(content: bytes, options: dict[str, Any]) -> Built:
     )
 
 
-def rejection(verdicts: list[Verdict], obj: Object) -> Refusal:
+def rejection(verdicts: list[Verdict]) -> Refusal:
     """A refusal that carries all verdicts; its message is the first one that is not an acceptance."""
     bad = [v for v in verdicts if v.verdict != "accept"]
     if not bad:
         return Refusal("rejected", "the object has no handler that could run", "put one in a section such as chamelio/rx")
     first = bad[0]
     message = f"{first.program}: {first.message}" + (f" [{first.code}]" if first.code else "")
-    return Refusal("rejected", message, first.suggestion or "", verdicts=[plain(v, obj) for v in verdicts])
+    return Refusal("rejected", message, first.suggestion or "", verdicts=[plain(v) for v in verdicts])
 
 
-def plain(verdict: Verdict, obj: Object) -> dict[str, Any]:
+def plain(verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain values; `rendered` is its text for people."""
     names = (
         "program", "section", "verdict", "code", "message", "reason", "suggestion", "file", "line", "col", "insn",
         "cost_cold", "cost_warm", "steps", "seconds",
     )  # fmt: skip
     values = {name: getattr(verdict, name) for name in names}
-    return {**values, "path": [str(step) for step in verdict.path], "rendered": render(verdict, obj)}
+    return {**values, "path": [str(step) for step in verdict.path], "rendered": render(verdict)}
 
 
 def value_types(obj: Object) -> list[str]:
