@@ -64,7 +64,7 @@ def explain(settings: Settings, code: str) -> None:
     entry = codes.CODES.get(code.upper())
     if entry is None:
         raise Refusal("usage", f"there is no code {code!r}", f"codes are {', '.join(codes.CODES)}")
-    about = {"code": code.upper(), "title": entry.title, "explanation": entry.explanation, "suggestion": entry.suggestion}
+    about = {"code": entry.code, "verdict": entry.kind, "title": entry.title, "suggestion": entry.suggestion}
     settings.show(about, lambda: fields(about))
 
 
