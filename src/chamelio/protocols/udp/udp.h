@@ -9,6 +9,11 @@
 #ifndef UDP_H
 #define UDP_H
 
+#ifndef FAST
+#define FAST
+#define SLOW
+#endif
+
 #define UDP_SOCKETS 128
 #define UDP_BUFFER 65536
 #define UDP_RECEIVED 1024

@@ -1,0 +1,174 @@
+"""An application's connection to its tenant's agent: one context of a protocol, its rings and its doorbell, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import msgspec
+import numpy as np
+
+from chamelio.jit.layout import Layout
+from chamelio.messages import AsyncChannel, Refusal, close_all, decode, default_run
+from chamelio.tenant.region import Region
+from chamelio.tenant.rings import Entries, RingDamaged
+
+BATCH = 256  # entries handled before the loop gets its turn
+
+
+class Listener(Protocol):
+    """A socket on a stack."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The stack is gone."""
+
+
+def application_socket(tenant: str, protocol: str, run: Path | None) -> Path:
+    """Where a tenant's agent listens."""
+    return (run or default_run()) / "tenants" / tenant / f"{protocol}.sock"
+
+
+class Stack:
+    """One context. `on_entries` gets what the handlers push; requests go to the slow path by `call`."""
+
+    def __init__(self, channel: AsyncChannel, about: dict[str, Any], fds: list[int]) -> None:
+        self._channel = channel
+        self.context: int = about["context"]
+        self.address: str = about["address"]
+        layout = msgspec.convert(about["layout"], Layout)
+        types = {name: np.dtype(form) for name, form in about["types"].items()}
+        region_fd, self._bell = fds
+        self.region = Region(region_fd, about["origin"], layout, types)
+        os.close(region_fd)
+        self.listeners: set[Listener] = set()
+        self.on_entries: Callable[[Entries], None] = lambda entries: None
+        self._calls = asyncio.Lock()
+        self._replies: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._received: Any = None
+        self.closed = False
+        self._watch = self._loop.create_task(self._read_replies())
+
+    @classmethod
+    async def connect(cls, tenant: str, protocol: str, run: Path | None) -> Stack:
+        """Connect to the agent. ConnectionRefusedError when none serves the protocol."""
+        path = application_socket(tenant, protocol, run)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, os.fspath(path))
+        except OSError as error:
+            sock.close()
+            raise ConnectionRefusedError(
+                error.errno, f"no agent serves {protocol} for tenant {tenant}: start `python -m chamelio.tenant.agent {tenant} {protocol}`"
+            ) from None
+        channel = AsyncChannel(sock, max_fds=2, limit=1 << 22)
+        await channel.send({"verb": "hello"})
+        frame = await channel.receive()
+        reply = decode(frame.payload) if frame else {}
+        if frame is None or "ok" not in reply or len(frame.fds) != 2:
+            close_all(frame.fds if frame else [])
+            channel.close()
+            raise ConnectionRefusedError(errno.ECONNREFUSED, reply.get("error", {}).get("message", "the agent hung up"))
+        return cls(channel, reply["ok"], frame.fds)
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    async def _read_replies(self) -> None:
+        try:
+            while (frame := await self._channel.receive()) is not None:
+                close_all(frame.fds)
+                self._replies.put_nowait(decode(frame.payload))
+        except (Refusal, OSError):
+            pass
+        self._replies.put_nowait(None)
+        self.close(ConnectionResetError(errno.ECONNRESET, "the tenant's agent has gone"))
+
+    async def call(self, verb: str, **arguments: Any) -> Any:
+        """One request to the slow path. Raises OSError."""
+        async with self._calls:
+            if self.closed:
+                raise ConnectionResetError(errno.ECONNRESET, "the tenant's agent has gone")
+            await self._channel.send({"verb": verb, **arguments})
+            reply = await self._replies.get()
+        if reply is None:
+            raise ConnectionResetError(errno.ECONNRESET, "the tenant's agent has gone")
+        if "error" in reply:
+            code = getattr(errno, str(reply["error"].get("code")), errno.EIO)
+            raise OSError(code, reply["error"].get("message"))
+        return reply["ok"]
+
+    # ---- receiving -----------------------------------------------------------------------------------------------------
+
+    def listen(self, ring: str) -> None:
+        """Handle what arrives on an outbound ring from now on."""
+        self._received = self.region.consumer(ring, self.context)
+        self._loop.add_reader(self._bell, self._rung)
+        self._poll()
+
+    def _rung(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._bell, 4096)
+        self._received.awake()
+        self._poll()
+
+    def _poll(self) -> None:
+        if self.closed:
+            return
+        try:
+            entries = self._received.take(BATCH)
+            if len(entries):
+                self.on_entries(entries)
+            if len(entries) or not self._received.sleep():
+                self._loop.call_soon(self._poll)
+        except RingDamaged as error:
+            self.close(ConnectionResetError(errno.ECONNRESET, str(error)))
+
+    def close(self, error: Exception | None = None) -> None:
+        """Give the context back; every socket of it is told."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._bell)
+        os.close(self._bell)
+        self._channel.close()
+        self._watch.cancel()
+        for listener in list(self.listeners):
+            listener.connection_lost(error)
+        _forget(self)
+
+
+_stacks: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str, str], asyncio.Task[Stack]]] = WeakKeyDictionary()
+
+
+def _forget(stack: Stack) -> None:
+    for stacks in _stacks.values():
+        for key, task in list(stacks.items()):
+            if task.done() and not task.cancelled() and task.exception() is None and task.result() is stack:
+                del stacks[key]
+
+
+async def shared_stack(tenant: str, protocol: str, run: Path | None, make: Callable[[Stack], object]) -> Stack:
+    """The stack of this loop for a tenant's protocol; connected, and set up by `make`, when it is first needed."""
+    stacks = _stacks.setdefault(asyncio.get_running_loop(), {})
+    key = (tenant, protocol, str(run or default_run()))
+
+    async def connect() -> Stack:
+        stack = await Stack.connect(tenant, protocol, run)
+        make(stack)
+        return stack
+
+    if key not in stacks:
+        stacks[key] = asyncio.create_task(connect())
+    try:
+        return await asyncio.shield(stacks[key])
+    except OSError:
+        stacks.pop(key, None)
+        raise

@@ -1,0 +1,1 @@
+"""The tenant's side: what its agent, its slow paths and its applications are built of."""

@@ -1,0 +1,245 @@
+"""A tenant's agent: runs the slow path of a protocol, and lets the tenant's applications use it.
+
+    python -m chamelio.tenant.agent TENANT PROTOCOL [--run DIR]
+
+Applications connect to `$RUN/tenants/TENANT/PROTOCOL.sock`. The first request, `hello`, gives an application a context: its number,
+where its rings lie, and as descriptors the region and its doorbell. Other requests go to the slow path. When the connection ends,
+however it ends, the slow path frees what the application had and the context is closed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from chamelio.bpf.object import load_object
+from chamelio.cli.folder import Manifest, find_folder, read_protocol
+from chamelio.jit.layout import RING_IN, RING_OUT
+from chamelio.messages import AsyncChannel, Refusal, close_all, decode
+from chamelio.tenant.attachment import Attachment, attach
+from chamelio.tenant.region import Region, value_types
+from chamelio.tenant.runtime import RequestError, Runtime, Services, SlowPath
+
+MAX_APPLICATIONS = 64
+SETTLE_S = 0.0002  # between looks whether the engine has taken a request
+SETTLE_LIMIT_S = 1.0
+
+
+def load_slow_path(folder: Path | None, manifest: Manifest) -> type[SlowPath]:
+    """The class that a protocol names, from the module in its folder; a protocol without one has a slow path that does nothing."""
+    if manifest.slowpath is None or folder is None:
+        return SlowPath
+    module_name, _, class_name = manifest.slowpath.partition(":")
+    spec = importlib.util.spec_from_file_location(f"chamelio_slowpath_{manifest.name}", folder / f"{module_name}.py")
+    if spec is None or spec.loader is None:
+        raise Refusal("usage", f"{folder}: there is no module {module_name}.py", "correct `slowpath` in protocol.toml")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, SlowPath)):
+        raise Refusal("usage", f"{folder / module_name}.py: {class_name or 'nothing'} is no SlowPath", "correct `slowpath`")
+    return found
+
+
+class Agent:
+    """One protocol of one tenant."""
+
+    def __init__(self, attachment: Attachment, protocol: str) -> None:
+        self._attachment = attachment
+        manifest, content = read_protocol(protocol)
+        obj = load_object(content, manifest.name)
+        self._types = value_types(obj)
+        self.region = Region(attachment.region_fd, attachment.origin, attachment.layout, self._types)
+        rings = {m.kind: m.name for m in attachment.layout.maps if m.kind in (RING_IN, RING_OUT)}
+        requests = self.region.producer(rings[RING_IN], 0) if RING_IN in rings else None
+        low, high = attachment.about["ports"]
+        self.services = Services(self.region, attachment.address, (low, high), requests)
+        self.slow_path = load_slow_path(find_folder(protocol), manifest)(self.services)
+        self.runtime = Runtime(self.region, self.services, self.slow_path, rings.get(RING_OUT))
+        self._control = asyncio.Lock()  # chameliod answers one request at a time
+        self._applications: set[asyncio.Task[None]] = set()
+
+    # ---- the slow path ------------------------------------------------------------------------------------------------
+
+    async def run_slow_path(self) -> None:
+        """Poll while there is work, sleep on the doorbell and the next deadline otherwise."""
+        for context in self._attachment.about["contexts"]:  # applications of a former agent went with it
+            await self._close_context(context)
+        self.slow_path.on_start(resumed=self._attachment.resumed)
+        loop = asyncio.get_running_loop()
+        bell = self._attachment.bells[0]
+        rung = asyncio.Event()
+        loop.add_reader(bell, self._ring, bell, rung)
+        try:
+            while True:
+                if self.runtime.poll(time.monotonic_ns()) or not self.runtime.sleep():
+                    await asyncio.sleep(0)
+                    continue
+                due = self.runtime.due
+                timeout = None if due is None else max(0.0, (due - time.monotonic_ns()) / 1e9)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        await rung.wait()
+                rung.clear()
+        finally:
+            loop.remove_reader(bell)
+
+    @staticmethod
+    def _ring(bell: int, rung: asyncio.Event) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(bell, 4096)
+        rung.set()
+
+    async def settle(self) -> None:
+        """Wait until the engine has taken all requests of the slow path, so that what was promised holds."""
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        while not self.services.flush() and time.monotonic() < deadline:
+            await asyncio.sleep(SETTLE_S)
+
+    # ---- applications --------------------------------------------------------------------------------------------------
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept applications until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            if len(self._applications) >= MAX_APPLICATIONS:
+                sock.close()
+                continue
+            task = asyncio.create_task(self._application(AsyncChannel(sock, max_fds=1)))
+            self._applications.add(task)
+            task.add_done_callback(self._applications.discard)
+
+    async def _application(self, channel: AsyncChannel) -> None:
+        context: int | None = None
+        try:
+            while (frame := await channel.receive()) is not None:
+                close_all(frame.fds)
+                request = decode(frame.payload)
+                verb = request.pop("verb", None)
+                try:
+                    if verb == "hello" and context is None:
+                        context = await self._open_context()
+                        fds = [self._attachment.region_fd, self._attachment.bells[context]]
+                        await channel.send({"ok": self._describe(context)}, fds)
+                        continue
+                    if context is None or not isinstance(verb, str):
+                        raise RequestError("EPROTO", "say hello first")
+                    result = self.slow_path.on_request(context, verb, request)
+                    await self.settle()
+                    await channel.send({"ok": result})
+                except RequestError as error:
+                    await channel.send({"error": {"code": error.code, "message": str(error), "remedy": "", "exit": 1}})
+                except Refusal as refusal:
+                    await channel.send({"error": refusal.describe()})
+        except (Refusal, OSError, TimeoutError):
+            pass  # it broke the rules of framing, or went away
+        finally:
+            channel.close()
+            if context is not None:
+                self.slow_path.on_application_gone(context)
+                await self.settle()
+                await self._close_context(context)
+
+    async def _open_context(self) -> int:
+        async with self._control:
+            result = await self._attachment.call("context.open", instance=self._attachment.instance)
+        return int(result["context"])
+
+    async def _close_context(self, context: int) -> None:
+        with contextlib.suppress(Refusal, OSError):
+            async with self._control:
+                await self._attachment.call("context.close", instance=self._attachment.instance, context=context)
+
+    def _describe(self, context: int) -> dict[str, Any]:
+        """What an application needs to know; `places` has plain numbers for those who would rather not parse much."""
+        places: dict[str, int] = {}
+        for m in self._attachment.layout.maps:
+            if m.shared is not None:
+                at = self._attachment.origin + m.shared + context * m.context_stride
+                places |= {f"{m.name}.at": at, f"{m.name}.stride": m.stride, f"{m.name}.entries": m.max_entries}
+        return {
+            "context": context,
+            "address": self._attachment.address,
+            "origin": self._attachment.origin,
+            "layout": msgspec.to_builtins(self._attachment.layout),
+            "types": {name: msgspec.json.decode(msgspec.json.encode(_plain(t))) for name, t in self._types.items()},
+            "places": places,
+        }
+
+
+def _plain(dtype: Any) -> dict[str, Any]:
+    """A structured dtype as plain values that numpy.dtype takes back."""
+    return {
+        "names": list(dtype.names),
+        "formats": [dtype.fields[n][0].str for n in dtype.names],
+        "offsets": [dtype.fields[n][1] for n in dtype.names],
+        "itemsize": dtype.itemsize,
+    }
+
+
+def listen(path: Path) -> socket.socket:
+    """The socket that applications connect to; an old one of that name is replaced."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock.bind(os.fspath(path))
+    path.chmod(0o600)
+    sock.listen(16)
+    sock.setblocking(False)
+    return sock
+
+
+async def run(tenant: str, protocol: str, run_directory: Path | None) -> None:
+    """Serve until SIGTERM, SIGINT, or chameliod hangs up. Raises Refusal."""
+    manifest, _ = read_protocol(protocol)
+    attachment = await attach(tenant, manifest.name, run=run_directory)
+    agent = Agent(attachment, protocol)
+    path = attachment.directory / f"{manifest.name}.sock"
+    listener = listen(path)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    tasks = [asyncio.create_task(t) for t in (agent.run_slow_path(), agent.serve(listener), stopping.wait())]
+    print(f"serving {manifest.name} for {tenant} at {attachment.address}", flush=True)
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        listener.close()
+        path.unlink(missing_ok=True)
+        attachment.close()
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="chamelio.tenant.agent", description="Run a protocol's slow path for a tenant.")
+    parser.add_argument("tenant")
+    parser.add_argument("protocol", help="a folder with protocol.toml, or the name of a shipped protocol")
+    parser.add_argument("--run", type=Path, help="chameliod's directory")
+    arguments = parser.parse_args()
+    try:
+        asyncio.run(run(arguments.tenant, arguments.protocol, arguments.run))
+    except Refusal as refusal:
+        print(f"error[{refusal.code}]: {refusal}", file=sys.stderr)
+        return refusal.exit
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The slow path, without I/O: a protocol's rare work as a class that is called with what happened and returns when it is next due.
+
+`SlowPath` is what a protocol author subclasses; `Runtime` feeds it from a region's rings. Neither knows of sockets, loops or
+clocks: an agent runs them over asyncio, tests and the virtual world step them by hand.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from chamelio.tenant.region import RAW_MAX, Array, Region
+from chamelio.tenant.rings import Producer
+
+MAX_BACKLOG = 1024  # requests and packets that wait for room in their rings; more are dropped and counted
+BATCH = 64
+
+
+class RequestError(Exception):
+    """An application asked for something that it cannot have; `code` is an errno's name."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Services:
+    """What a slow path may do: send packets, write ring entries for its handlers, see the values of maps."""
+
+    def __init__(self, region: Region, address: str, ports: tuple[int, int], requests: Producer | None) -> None:
+        self.region, self.address, self.ports = region, address, ports
+        self._requests = requests
+        self._raw = region.raw_output()
+        self._packets: deque[bytes] = deque()
+        self._entries: deque[tuple[Any, ...]] = deque()
+        self.dropped = 0
+
+    def send_packet(self, packet: bytes) -> None:
+        """Transmit a whole IPv4 packet from our address. Too long a one is a ValueError."""
+        if not 20 <= len(packet) <= RAW_MAX:
+            raise ValueError(f"a packet of {len(packet)} bytes is not within 20..{RAW_MAX}")
+        self._queue(self._packets, packet)
+
+    def request(self, *entry: Any) -> None:
+        """Run the ring hook with this entry, as context 0."""
+        self._queue(self._entries, entry)
+
+    def _queue(self, queue: deque[Any], item: Any) -> None:
+        if len(queue) >= MAX_BACKLOG:
+            self.dropped += 1
+        else:
+            queue.append(item)
+
+    def flush(self) -> bool:
+        """Move what waits into the rings as far as there is room. True: the engine has taken everything."""
+        while self._packets and self._raw.room:
+            packet = self._packets.popleft()
+            slot = self._raw.entries[self._raw.pos % self._raw.slots]
+            slot["len"], slot["flags"], slot["now"], slot["hash"], slot["reserved"] = len(packet), 0, 0, 0, 0
+            slot["bytes"][: len(packet)] = memoryview(packet)
+            self._raw.publish()
+        if self._requests is None:
+            return not self._packets
+        while self._entries and self._requests.put(self._entries[0]):
+            self._entries.popleft()
+        waiting = self._entries or self._requests.room < self._requests.slots
+        return not (self._packets or waiting)
+
+
+class SlowPath:
+    """A protocol's slow path. Methods are called one at a time; exceptions are counted and shown, never fatal."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+
+    def on_start(self, *, resumed: bool) -> None:
+        """Once, before anything else. `resumed`: the maps hold what a former slow path left."""
+
+    def on_packets(self, packets: Sequence[bytes], now: int) -> None:
+        """Packets that handlers punted, from the IP header on; `now` in ns."""
+
+    def on_entries(self, entries: Array, now: int) -> None:
+        """Entries that handlers pushed to context 0."""
+
+    def on_request(self, context: int, verb: str, arguments: dict[str, Any]) -> Any:
+        """An application of a context asks; the result goes back to it. Raises RequestError."""
+        raise RequestError("EOPNOTSUPP", f"this protocol has no request {verb!r}")
+
+    def on_application_gone(self, context: int) -> None:
+        """An application closed its context, or died: all that it had is free again."""
+
+    def on_time(self, now: int) -> int | None:
+        """Called when due; returns when it wants to be called next (ns), or None."""
+        return None
+
+
+class Runtime:
+    """Feeds a slow path from the rings of a region. `poll(now)` does what there is to do."""
+
+    def __init__(self, region: Region, services: Services, slow_path: SlowPath, outbound: str | None) -> None:
+        self.services, self.slow_path = services, slow_path
+        self._punted = region.punted()
+        self._entries = region.consumer(outbound, 0) if outbound else None
+        self._due: int | None = 0
+        self.errors = 0
+        self.last_error = ""
+
+    def poll(self, now: int) -> bool:
+        """Handle what has arrived and what is due. True if there was anything."""
+        worked = False
+        packets = self._punted.take(BATCH)
+        if len(packets):
+            worked = True
+            whole = [p["bytes"][: min(int(p["len"]), RAW_MAX)].tobytes() for p in packets]
+            self._guard(self.slow_path.on_packets, whole, now)
+        if self._entries is not None and self._entries.ready:
+            worked = True
+            self._guard(self.slow_path.on_entries, self._entries.take(BATCH), now)
+        if self._due is not None and now >= self._due:
+            due = self._guard(self.slow_path.on_time, now)
+            self._due = due if isinstance(due, int) else None
+        self.services.flush()
+        return worked
+
+    @property
+    def due(self) -> int | None:
+        """When `poll` must be called at the latest (ns)."""
+        return self._due
+
+    def sleep(self) -> bool:
+        """Ask for the doorbell. False: there is something to do already."""
+        asleep = self._punted.sleep()
+        return (self._entries is None or self._entries.sleep()) and asleep
+
+    def _guard(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception:
+            self.errors += 1
+            self.last_error = traceback.format_exc()
+            return None
