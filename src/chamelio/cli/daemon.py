@@ -87,7 +87,9 @@ def up(
         allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
         raise Refusal("usage", f"--cpu {cpu}: there is no such processor for us", f"processors are {allowed}")
     if detach:
-        _detached(settings, run)
+        words = [f"--port={p}" for p in ports] + [f"--route={r}" for r in routes] + ([] if cpu is None else [f"--cpu={cpu}"])
+        words += [f"--poll={poll}", f"--frames={frames}", f"--hardening={hardening}", f"--grace={grace}", f"--run={run}"]
+        _detached(settings, run, words)
         return None
     from chamelio.host import logs
     from chamelio.host.daemon import Config, Daemon
@@ -112,16 +114,15 @@ def up(
     return None
 
 
-def _detached(settings: Settings, run: Path) -> None:
+def _detached(settings: Settings, run: Path, words: Sequence[str]) -> None:
     from chamelio.host.daemon import prepare_run
     from chamelio.host.link import child_environment
 
     prepare_run(run)
     read, write = os.pipe2(os.O_CLOEXEC)
-    words: Sequence[str] = [word for word in sys.argv[1:] if word != "--detach"]
     with open(run / LOG, "ab") as log:
         subprocess.Popen(
-            [sys.executable, "-m", "chamelio", *words, "--ready-fd", str(write)],
+            [sys.executable, "-m", "chamelio", "up", *words, "--ready-fd", str(write)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -147,6 +148,9 @@ def _detached(settings: Settings, run: Path) -> None:
 @common()
 def down(settings: Settings, keep_engine: bool) -> None:
     """End the daemon and its engine. An engine that was left alone by its daemon is ended too."""
+    from chamelio.files import lock_file
+    from chamelio.host.daemon import LOCK
+
     run = settings.run_directory
     try:
         result = settings.call("shutdown", keep_engine=keep_engine)
@@ -156,7 +160,11 @@ def down(settings: Settings, keep_engine: bool) -> None:
         settings.show({"engine": "ended"}, lambda: "there was no daemon; its engine is ended")
         return
     end = time.monotonic() + DOWN_SECONDS
-    while time.monotonic() < end and Path(f"/proc/{result['pid']}").exists():
+    while time.monotonic() < end:
+        lock = lock_file(run / LOCK)  # the daemon holds it to its end
+        if lock is not None:
+            os.close(lock)
+            break
         time.sleep(0.01)
     settings.show(result, lambda: "down" + ("; the engine forwards on" if keep_engine else ""))
 
