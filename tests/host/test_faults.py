@@ -226,3 +226,54 @@ def test_operations_at_once_end_as_some_order_of_them_would(host: Host) -> None:
     assert len(addresses) == len(set(addresses)) == 3
     engine = host.engine()
     assert sorted(a for t in engine["engine"]["tenants"] for a, _ in t["addresses"]) == sorted(addresses)
+
+
+def test_removing_a_tenant_cuts_its_agents_off(loaded: Host) -> None:
+    with loaded.connect() as attached:
+        _, fds = attached.call("attach", tenant="a", protocol="udp")
+        close_all(fds)
+        loaded.call("tenant.rm", tenant="a")
+        assert attached.receive() is None
+
+
+def test_an_agent_may_remove_its_own_protocol(loaded: Host) -> None:
+    with loaded.connect() as attached:
+        _, fds = attached.call("attach", tenant="a", protocol="udp")
+        close_all(fds)
+        assert attached.call("protocol.rm", tenant="a", protocol="udp")[0]["removed"] == "udp"
+        assert attached.call("ping")[0]["engine"]
+
+
+def test_a_stopped_engine_is_ended_with_the_daemon(loaded: Host) -> None:
+    pid = loaded.engine()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    loaded.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+    time.sleep(0.05)
+    os.kill(pid, signal.SIGCONT)
+    assert wait_until(lambda: not alive(pid))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
+def test_another_user_is_the_tenant_of_its_uid_and_nothing_else(loaded: Host) -> None:
+    loaded.run.parent.chmod(0o711)
+    loaded.call("tenant.add", name="b", addresses=["10.0.0.3"], uid=64321)
+    assert (loaded.run / "tenants" / "b").stat().st_uid == 64321
+    loaded.load("b")
+    script = """
+import socket, sys
+from pathlib import Path
+from chamelio.messages import Refusal, connect
+channel = connect(Path(sys.argv[1]))
+print(channel.call("ping")[0]["tenants"], channel.call("ping")[0]["provider"])
+print([t["name"] for t in channel.call("tenant.list")[0]])
+for verb, arguments in (("tenant.show", {"tenant": "a"}), ("status", {}), ("attach", {"tenant": "a", "protocol": "udp"})):
+    try:
+        channel.call(verb, **arguments)
+    except Refusal as error:
+        print(error.code)
+print(channel.call("attach", tenant="b", protocol="udp")[0]["tenant"])
+"""
+
+    code = f"import os; import chamelio.messages; os.setgroups([]); os.setgid(64321); os.setuid(64321)\n{script}"
+    done = subprocess.run([sys.executable, "-c", code, str(loaded.run)], capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[:6] == ["['b'] False", "['b']", "denied", "denied", "denied", "b"], done.stderr

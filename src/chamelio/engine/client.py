@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,28 +45,37 @@ class EngineClient:
     def __init__(self, run: Path) -> None:
         self._channel = _open(run)
         try:
-            self._watched = _open(run)
+            self.pid = credentials(self._channel.sock).pid
+            self._process = os.pidfd_open(self.pid)
         except OSError:
             self._channel.close()
             raise
-        self.pid = credentials(self._channel.sock).pid
         self._lock = asyncio.Lock()
 
     async def open(self, verb: str, fds: Sequence[int] = (), /, **arguments: Any) -> tuple[Any, list[int]]:
-        """One verb: its result and the descriptors that come with it. Raises Refusal."""
-        async with self._lock:
-            try:
-                async with asyncio.timeout(CALL_SECONDS):
-                    await self._channel.send({"verb": verb, **arguments}, fds)
-                    return result_of(await self._channel.receive(), "the engine")
-            except TimeoutError:
-                self.close()  # an answer that comes late would be taken for that of the next verb
-                raise Refusal("engine", f"the engine did not answer {verb} in {CALL_SECONDS:g} s", _REMEDY) from None
-            except OSError as error:
-                raise Refusal("engine", f"the engine does not answer: {error.strerror or error}", _REMEDY) from None
-            except asyncio.CancelledError:
-                self.close()
-                raise
+        """One verb: its result and the descriptors that come with it. Raises Refusal.
+
+        Whoever is cancelled while waiting leaves the exchange to itself: the engine has perhaps done it already.
+        """
+        exchange = asyncio.create_task(self._exchange(verb, [os.dup(fd) for fd in fds], arguments))
+        try:
+            return await asyncio.shield(exchange)
+        except asyncio.CancelledError:
+            exchange.add_done_callback(_discard)
+            raise
+
+    async def _exchange(self, verb: str, fds: list[int], arguments: dict[str, Any]) -> tuple[Any, list[int]]:
+        try:
+            async with self._lock, asyncio.timeout(CALL_SECONDS):
+                await self._channel.send({"verb": verb, **arguments}, fds)
+                return result_of(await self._channel.receive(), "the engine")
+        except TimeoutError:
+            self.kill()  # an answer that comes late would be taken for that of the next verb
+            raise Refusal("engine", f"the engine did not answer {verb} in {CALL_SECONDS:g} s", _REMEDY) from None
+        except OSError as error:
+            raise Refusal("engine", f"the engine does not answer: {error.strerror or error}", _REMEDY) from None
+        finally:
+            close_all(fds)
 
     async def call(self, verb: str, /, **arguments: Any) -> Any:
         """One verb: its result. Raises Refusal."""
@@ -84,15 +94,31 @@ class EngineClient:
         return int(result)
 
     async def gone(self) -> None:
-        """Return when the engine has gone."""
-        with contextlib.suppress(Refusal, OSError):
-            while (frame := await self._watched.receive()) is not None:
-                close_all(frame.fds)
+        """Return when the engine's process has ended."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(self._process, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(self._process)
+
+    def kill(self) -> None:
+        """End the engine's process at once, whatever it does."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
     def close(self) -> None:
         """Hang up. The engine does not mind."""
         self._channel.close()
-        self._watched.close()
+        if self._process >= 0:
+            os.close(self._process)
+            self._process = -1
+
+
+def _discard(exchange: asyncio.Task[tuple[Any, list[int]]]) -> None:
+    if not exchange.cancelled() and exchange.exception() is None:
+        close_all(exchange.result()[1])
 
 
 _REMEDY = "see engine.log in the run directory; the daemon starts a new engine when one has died"

@@ -7,15 +7,23 @@ it. After it the instance is taken out of the engine with everything that it hol
 from __future__ import annotations
 
 import asyncio
+import typing
 from collections.abc import Awaitable, Callable
 
 Key = tuple[str, str]  # tenant, protocol
 
 
-class Agent:
-    """One attachment: who serves a protocol, and the application contexts that are open there."""
+class Connection(typing.Protocol):
+    """What agents live by."""
 
-    def __init__(self, key: Key, instance: int, pid: int, connection: object) -> None:
+    def hang_up(self) -> None:
+        """End the connection from our side."""
+
+
+class Agent:
+    """One attachment: which process serves a protocol, by which connection."""
+
+    def __init__(self, key: Key, instance: int, pid: int, connection: Connection) -> None:
         self.key, self.instance, self.pid, self.connection = key, instance, pid, connection
 
 
@@ -32,7 +40,7 @@ class Agents:
         """Who serves a protocol now."""
         return self._agents.get(key)
 
-    def served_by(self, connection: object) -> list[Agent]:
+    def served_by(self, connection: Connection) -> list[Agent]:
         """What lives by a connection."""
         return [a for a in self._agents.values() if a.connection is connection]
 
@@ -45,7 +53,7 @@ class Agents:
         self.forget(agent.key)
         self._agents[agent.key] = agent
 
-    def lost(self, connection: object) -> None:
+    def lost(self, connection: Connection) -> None:
         """A connection has ended."""
         for agent in self.served_by(connection):
             del self._agents[agent.key]
@@ -69,9 +77,14 @@ class Agents:
         if task is not None:
             task.cancel()
 
-    def clear(self) -> list[Agent]:
-        """Forget everybody; returns who was attached."""
-        agents = list(self._agents.values())
+    def cut_off(self, key: Key, *, asked_by: Connection | None = None) -> None:
+        """The protocol is removed: forget its agent and hang up, unless it is the one who asked for that."""
+        agent = self._agents.get(key)
+        self.forget(key)
+        if agent is not None and agent.connection is not asked_by:
+            agent.connection.hang_up()
+
+    def clear(self) -> None:
+        """Cut off everybody: what they serve does not exist any more."""
         for key in [*self._agents, *self._graces]:
-            self.forget(key)
-        return agents
+            self.cut_off(key)

@@ -37,6 +37,10 @@ class Connection:
     def __init__(self, channel: AsyncChannel, who: Credentials) -> None:
         self.channel, self.who = channel, who
 
+    def hang_up(self) -> None:
+        """End it; whoever waits for a request finds that there will be none."""
+        self.channel.close()
+
 
 class Api:
     """Accepts connections and answers requests."""
@@ -184,12 +188,6 @@ class Api:
         if tenant is None:
             raise Refusal("denied", "nobody has this token", "it is in the tenant's directory, in the file `token`")
         return Caller(who, False, [tenant.name], connection)
-
-    def hang_up_on_agents(self) -> None:
-        """End the connections of all agents: what they were attached to does not exist any more."""
-        for agent in self._daemon.agents.clear():
-            assert isinstance(agent.connection, Connection)
-            agent.connection.channel.close()
 
     async def stop(self) -> None:
         """Accept nothing more, end all connections."""

@@ -105,7 +105,7 @@ class Daemon:
         self.protocols.await_agents()
 
     def _engine_is_lost(self) -> None:
-        self.api.hang_up_on_agents()
+        self.agents.clear()
 
     async def _reclaim(self, key: tuple[str, str]) -> None:
         try:

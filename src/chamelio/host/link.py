@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -167,20 +166,18 @@ class EngineLink:
 
     async def stop(self) -> None:
         """End the engine: by asking, then by killing it."""
-        client = self._client
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
+        client, self._client = self._client, None
         if client is not None:
-            gone = asyncio.create_task(client.gone())
             with contextlib.suppress(Refusal):
                 await client.call("shutdown")
-            done, _ = await asyncio.wait([gone], timeout=STOP_SECONDS)
-            if not done:
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await client.gone()
+            except TimeoutError:
                 log.error("the engine (process %d) does not end; killing it", client.pid)
-                gone.cancel()
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(client.pid, signal.SIGKILL)
+                client.kill()
             client.close()
-            self._client = None
         await asyncio.to_thread(self._reap)

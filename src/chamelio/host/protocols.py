@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from chamelio.host.agents import Agent, Agents, Key
+from chamelio.host.agents import Agent, Agents, Connection, Key
 from chamelio.host.model import Protocol, Tenant, memory, misfit
 from chamelio.host.state import State
 from chamelio.host.tenants import Tenants, check_name
@@ -121,21 +121,21 @@ class Protocols:
                 "declare smaller maps, or remove a protocol",
             )
 
-    async def remove(self, tenant: str, name: str) -> None:
+    async def remove(self, tenant: str, name: str, asked_by: Connection) -> None:
         """Remove a protocol. Raises Refusal."""
         state = self._state
         async with state.lock:
             owner, protocol = state.protocol(tenant, name)
             await state.remove_instance(protocol)
             del owner.protocols[name]
-            self._agents.forget((tenant, name))
+            self._agents.cut_off((tenant, name), asked_by=asked_by)
             await state.save(owner)
             await state.sweep_units()
 
     # ---- agents ------------------------------------------------------------------------------------------------------
 
     async def attach(
-        self, tenant: str, name: str, pid: int, connection: object, *, resume: bool
+        self, tenant: str, name: str, pid: int, connection: Connection, *, resume: bool
     ) -> tuple[dict[str, Any], list[int]]:
         """Let a connection's process serve a protocol. Returns what it needs, and descriptors: region, then doorbells.
 
@@ -154,10 +154,10 @@ class Protocols:
             assert protocol.instance is not None
             if not (resume and resumed):
                 await state.engine.call("attach", instance=protocol.instance, context=0)
-            about, fds = await state.engine.open("instance.open", index=protocol.instance)
             protocol.had_agent = True
-            self._agents.attached(Agent(key, protocol.instance, pid, connection))
             await state.save(owner)
+            about, fds = await state.engine.open("instance.open", index=protocol.instance)
+            self._agents.attached(Agent(key, protocol.instance, pid, connection))
         return {
             "tenant": tenant,
             "protocol": name,
@@ -173,7 +173,7 @@ class Protocols:
             **about,
         }, fds
 
-    async def open_context(self, instance: int, context: int | None, connection: object) -> dict[str, Any]:
+    async def open_context(self, instance: int, context: int | None, connection: Connection) -> dict[str, Any]:
         """Give an application context to a new application; without a number, the first free one. Raises Refusal."""
         async with self._state.lock:
             owner, protocol = self._served(instance, connection)
@@ -190,7 +190,7 @@ class Protocols:
                 await self._state.save(owner)
         return {"instance": instance, "context": context}
 
-    async def close_context(self, instance: int, context: int, connection: object) -> None:
+    async def close_context(self, instance: int, context: int, connection: Connection) -> None:
         """An application is gone. Raises Refusal."""
         async with self._state.lock:
             owner, protocol = self._served(instance, connection)
@@ -200,7 +200,7 @@ class Protocols:
             protocol.contexts.remove(context)
             await self._state.save(owner)
 
-    def _served(self, instance: int, connection: object) -> tuple[Tenant, Protocol]:
+    def _served(self, instance: int, connection: Connection) -> tuple[Tenant, Protocol]:
         """The protocol behind an instance, if the connection is its agent's. Raises Refusal."""
         for agent in self._agents.served_by(connection):
             if agent.instance == instance:

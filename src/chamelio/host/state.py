@@ -148,6 +148,10 @@ class State:
     async def rebuild(self) -> None:
         """Learn everything from a living engine; what a predecessor left half done is undone."""
         about = await self.engine.call("describe")
+        if about["settings"] != msgspec.to_builtins(self.link.settings):
+            log.warning(
+                "the engine goes on with its own settings, %s; end it with `chamelio down` to change them", about["settings"]
+            )
         engine, labels = about["engine"], about["labels"]
         self.tenants = {}
         for index, label in labels["tenants"].items():

@@ -100,7 +100,7 @@ class Tenants:
             await state.engine.call("tenant.remove", index=tenant.index)
             del state.tenants[name]
             for protocol in tenant.protocols:
-                self._agents.forget((name, protocol))
+                self._agents.cut_off((name, protocol))
             await state.sweep_units()
         with contextlib.suppress(OSError):
             shutil.rmtree(self.directory(name))

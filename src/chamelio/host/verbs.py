@@ -12,6 +12,7 @@ import msgspec
 
 from chamelio import __version__
 from chamelio.files import read_bounded
+from chamelio.host.agents import Connection
 from chamelio.host.protocols import MODES, read_object
 from chamelio.host.state import Route
 from chamelio.messages import Credentials, Refusal
@@ -29,7 +30,7 @@ class Caller(NamedTuple):
     who: Credentials
     provider: bool
     tenants: list[str]
-    connection: object
+    connection: Connection
 
     def may(self, tenant: str) -> bool:
         """Whether this caller may act for a tenant."""
@@ -278,7 +279,7 @@ async def protocol_show(daemon: Daemon, a: OfProtocol, caller: Caller, fds: list
 @verb("protocol.rm", OfProtocol, "tenant")
 async def protocol_rm(daemon: Daemon, a: OfProtocol, caller: Caller, fds: list[int]) -> Any:
     """Remove a protocol."""
-    await daemon.protocols.remove(a.tenant, a.protocol)
+    await daemon.protocols.remove(a.tenant, a.protocol, caller.connection)
     return {"removed": a.protocol, "tenant": a.tenant}
 
 
