@@ -7,6 +7,7 @@ executed at a round's boundary (fastpath/control.c). What the round may still us
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import ipaddress
 import os
 import random
@@ -32,6 +33,7 @@ MAX_DEBT = 2_000_000  # cycles
 COMMAND_TIMEOUT_S = 2.0
 VIRTUAL_HZ = 3_000_000_000  # cycles per second of the virtual clock
 CALIBRATION_S = 0.02
+PR_SET_TIMERSLACK = 29
 
 _REASONS = {
     "CHAM_STATUS_TAKEN": "is taken already",
@@ -504,6 +506,7 @@ class Engine:
     def _run(self) -> None:
         if self.cpu is not None:
             os.sched_setaffinity(0, {self.cpu})
+        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(1), 0, 0, 0)  # naps end when they should
         self.image.call["cham_run"](self._core_address)
 
     def stop(self) -> None:

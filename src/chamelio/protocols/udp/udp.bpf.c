@@ -6,6 +6,9 @@
 
 #define UNUSED __attribute__((unused)) /* native helpers take the context, BPF's do not */
 #define IP_UDP 17
+#ifndef UDP_TTL
+#define UDP_TTL 64
+#endif
 
 enum reason { SHORT = 1, LENGTH, CHECKSUM, NO_ROOM, RING_FULL, NOT_ALLOWED, NO_SOCKET, TABLE_FULL, UNKNOWN_REQUEST };
 
@@ -191,11 +194,11 @@ CHAM_HANDLER(ring)
     i->total_length = cham_htons(total);
     i->id = 0;
     i->fragment = cham_htons(0x4000); /* don't fragment */
-    i->ttl = 64;
+    i->ttl = UDP_TTL;
     i->protocol = IP_UDP;
     i->src = local;
     i->dst = address;
-    i->checksum = ~cham_fold((u64)cham_htons(0x4500) + cham_htons(total) + cham_htons(0x4000) + cham_htons(64 << 8 | IP_UDP) +
+    i->checksum = ~cham_fold((u64)cham_htons(0x4500) + cham_htons(total) + cham_htons(0x4000) + cham_htons(UDP_TTL << 8 | IP_UDP) +
                              local + address);
     struct header *h = (void *)(ip + 20);
     h->source = local_port;

@@ -1,0 +1,171 @@
+"""A host with tenants and applications, all real processes, in a directory of their own that is removed at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from chamelio import toolchain
+from chamelio.cli.folder import read_protocol
+from chamelio.messages import Channel, Refusal, connect, memfd
+
+START_SECONDS = 30.0
+END_SECONDS = 3.0
+C_SOURCES = toolchain.PACKAGE / "sockets" / "c"
+
+
+def build_application(name: str) -> Path:
+    """One of the C programs of `sockets/c`, compiled; where it lies."""
+    content = toolchain.executable([C_SOURCES / f"{name}.c", C_SOURCES / "chamelio_app.c"])
+    path = toolchain.cache_dir() / "applications" / name
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists() or path.read_bytes() != content:
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.write_bytes(content)
+        fresh.chmod(0o755)
+        fresh.replace(path)
+    return path
+
+
+class Process:
+    """A child whose lines are collected: JSON objects in `reports`, the last line of all in `last`."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        self._child = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.name = Path(command[0]).name
+        self.last = ""
+        self.reports: list[dict[str, Any]] = []
+        self._spoke = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            self.last = line.strip()
+            if line.startswith("{"):
+                self.reports.append(json.loads(line))
+            self._spoke.set()
+        self._spoke.set()
+
+    def until_ready(self) -> None:
+        """Wait for the first line; Refusal when the process ends instead."""
+        self._spoke.wait(START_SECONDS)
+        if not self.last:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(END_SECONDS)
+            raise Refusal("failed", f"{self.name} did not start: {self.errors() or 'it says nothing'}")
+
+    def errors(self) -> str:
+        """What it has said about errors, once it has ended."""
+        return self._child.stderr.read().strip() if self._child.stderr and self._child.poll() is not None else ""
+
+    @property
+    def running(self) -> bool:
+        """Whether it still runs."""
+        return self._child.poll() is None
+
+    def end(self) -> None:
+        """Ask it to end, then make it."""
+        if self.running:
+            self._child.terminate()
+        try:
+            self._child.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._reader.join(END_SECONDS)
+
+
+class Stage:
+    """A host and what runs on it. Leaving the context ends every process that was started."""
+
+    def __init__(self, *up: str) -> None:
+        self.run = Path(tempfile.mkdtemp(prefix="chamelio-"))
+        self._environment = {**os.environ, "CHAMELIO_RUN": str(self.run)}
+        self._processes: list[Process] = []
+        self._up = up
+        self._channel: Channel | None = None
+
+    def __enter__(self) -> Stage:
+        command = [sys.executable, "-m", "chamelio", "up", "--detach", "-o", "json", *self._up]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            shutil.rmtree(self.run, ignore_errors=True)
+            raise Refusal("failed", f"the host does not start: {(done.stderr or done.stdout).strip()}")
+        self._channel = connect(self.run)
+        return self
+
+    def call(self, verb: str, fds: Sequence[int] = (), /, **arguments: Any) -> Any:
+        """One request to chameliod. Raises Refusal."""
+        assert self._channel is not None
+        result, _ = self._channel.call(verb, fds, **arguments)
+        return result
+
+    def tenant(self, name: str, address: str, weight: int = 1) -> None:
+        """A new tenant."""
+        self.call("tenant.add", name=name, addresses=[address], weight=weight)
+
+    def load(self, tenant: str, protocol: str, content: bytes | None = None) -> dict[str, Any]:
+        """Load a shipped protocol, or another build of it; the daemon's answer, with `wall_ms` that it took altogether."""
+        manifest, shipped = read_protocol(protocol)
+        fd = memfd(protocol, content or shipped)
+        started = time.perf_counter()
+        try:
+            done: dict[str, Any] = self.call(
+                "protocol.load", [fd], tenant=tenant, name=manifest.name, ip_protocol=manifest.ip_protocol, ports=list(manifest.ports)
+            )
+        finally:
+            os.close(fd)
+        return {**done, "wall_ms": (time.perf_counter() - started) * 1e3}
+
+    def start(self, *command: str, ready: bool = True) -> Process:
+        """Start a process of ours; `ready`: wait for its first line."""
+        process = Process(command, self._environment)
+        self._processes.append(process)
+        if ready:
+            process.until_ready()
+        return process
+
+    def agent(self, tenant: str, protocol: str) -> Process:
+        """A tenant's agent."""
+        return self.start(sys.executable, "-m", "chamelio.tenant.agent", tenant, protocol)
+
+    def socket(self, tenant: str, protocol: str = "udp") -> str:
+        """Where a tenant's applications connect."""
+        return str(self.run / "tenants" / tenant / f"{protocol}.sock")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for process in reversed(self._processes):
+            process.end()
+        with contextlib.suppress(Refusal, OSError):
+            self.call("shutdown")
+        if self._channel is not None:
+            self._channel.close()
+        self._await_end()
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    def _await_end(self) -> None:
+        _until(lambda: not (self.run / "api.sock").exists(), END_SECONDS)
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
