@@ -375,6 +375,7 @@ def default_run() -> Path:
 
 
 API_SOCKET = "api.sock"
+CONNECT_SECONDS = 5
 
 
 def connect(run: Path | None = None, *, timeout: float | None = 60.0) -> Channel:
@@ -382,7 +383,8 @@ def connect(run: Path | None = None, *, timeout: float | None = 60.0) -> Channel
     path = (run or default_run()) / API_SOCKET
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        sock.settimeout(5.0)
+        # a time limit of the kernel's, for with one of Python's a full backlog is an error at once
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", CONNECT_SECONDS, 0))
         sock.connect(os.fspath(path))
     except OSError as error:
         sock.close()

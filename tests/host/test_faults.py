@@ -287,3 +287,25 @@ print(channel.call("attach", tenant="b", protocol="udp")[0]["tenant"])
     code = f"import os; import chamelio.messages; os.setgroups([]); os.setgid(64321); os.setuid(64321)\n{script}"
     done = subprocess.run([sys.executable, "-c", code, str(loaded.run)], capture_output=True, text=True, check=False)
     assert done.stdout.split("\n")[:6] == ["['b'] False", "['b']", "denied", "denied", "denied", "b"], done.stderr
+
+
+def test_a_port_that_does_not_come_back_is_shown_and_tried_with_the_next_engine(make_host: Any) -> None:
+    host: Host = make_host(start=False)
+    wire = host.run.parent / "wire"
+    host.config["ports"] = [["w0", f"wire:{wire}:a"]]
+    host.start()
+
+    def kill_engine() -> None:
+        before = host.call("status")["engine"]["restarts"]
+        os.kill(host.engine()["pid"], signal.SIGKILL)
+        assert wait_until(lambda: host.call("status")["engine"]["restarts"] > before, 10.0)
+
+    wire.unlink()
+    wire.write_text("something else")
+    kill_engine()
+    status = host.call("status")
+    assert status["ports"] == [] and "is no wire" in status["troubles"]["port w0"]
+    wire.unlink()
+    kill_engine()
+    status = host.call("status")
+    assert (status["ports"], status["troubles"]) == (["w0"], {})

@@ -176,14 +176,7 @@ def verify(settings: Settings, object: str) -> int:
     accepted = all(v["verdict"] == "accept" for v in verdicts) and bool(verdicts)
 
     def text() -> str:
-        lines = []
-        for v in verdicts:
-            if v["verdict"] == "accept":
-                cost = f"worst case {v['cost_cold']} cycles cold, {v['cost_warm']} warm"
-                lines.append(f"{v['program']} ({v['section']}): accepted; {cost}; {v['steps']} steps, {v['seconds']:.2f} s")
-            else:
-                lines.append(v["rendered"])
-        return "\n".join(lines) or f"{object} has no handlers"
+        return "\n".join(v["rendered"] for v in verdicts) or f"{object} has no handlers"
 
     settings.show({"accepted": accepted, "verdicts": verdicts}, text)
     return 0 if accepted else REJECTED

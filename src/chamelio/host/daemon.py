@@ -35,7 +35,7 @@ from chamelio.jit.pool import COMPILER_COMMAND, Compiler
 from chamelio.messages import API_SOCKET, Refusal
 
 LOCK, PROVIDER_TOKEN = "chameliod.lock", "provider.token"
-BACKLOG = 128
+BACKLOG = 1024
 
 log = logging.getLogger("chameliod")
 
@@ -98,10 +98,7 @@ class Daemon:
     async def _engine_is_up(self, adopted: bool) -> None:
         self.statistics.forget()
         async with self.state.lock:
-            if adopted:
-                await self.state.rebuild()
-            elif self.state.tenants or self.state.ports:
-                await self.state.restore()
+            await (self.state.rebuild() if adopted else self.state.restore())
         self.protocols.await_agents()
 
     def _engine_is_lost(self) -> None:

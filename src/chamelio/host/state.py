@@ -10,6 +10,7 @@ import asyncio
 import difflib
 import ipaddress
 import logging
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class State:
         self.units: dict[str, Unit] = {}
         self.ports: dict[str, str] = {}
         self.routes: list[Route] = []
+        self.absent_ports: dict[str, str] = {}  # that a new engine could not open
+        self.absent_routes: list[Route] = []
         self.troubles: dict[str, str] = {}  # what could not be brought back, and why
 
     @property
@@ -190,21 +193,26 @@ class State:
             found.instance, found.unit = index, keys.get(instance["unit"], found.unit)
 
     async def restore(self) -> None:
-        """Lay everything into an empty engine: a new one, after the old one died. What fails is logged and shown."""
+        """Lay everything into an empty engine: a new one, after the old one died. What fails is logged, shown, and
+        tried again with the next engine."""
         self.units, self.troubles = {}, {}
-        ports, self.ports = self.ports, {}
-        routes, self.routes = self.routes, []
+        ports, self.ports = {**self.absent_ports, **self.ports}, {}
+        routes, self.routes = [*self.routes, *self.absent_routes], []
+        for tenant in self.tenants.values():
+            tenant.index = -1
         for name, spec in ports.items():
             await self._try(f"port {name}", self.add_port(name, spec))
         for route in routes:
             await self._try(f"route {route.prefix}", self.add_route(route))
+        self.absent_ports = {name: spec for name, spec in ports.items() if name not in self.ports}
+        self.absent_routes = [route for route in routes if route not in self.routes]
         for tenant in self.tenants.values():
             await self._try(f"tenant {tenant.name}", self._restore_tenant(tenant))
 
     async def _restore_tenant(self, tenant: Tenant) -> None:
         await self.enter_tenant(tenant)
         for protocol in tenant.protocols.values():
-            had_instance, protocol.instance = protocol.instance is not None, None
+            had_instance, protocol.instance, protocol.contexts = protocol.instance is not None, None, []
             if had_instance:
                 await self._try(f"protocol {protocol.name} of {tenant.name}", self.add_instance(tenant, protocol))
         await self.save(tenant)
@@ -220,12 +228,10 @@ class State:
             label=msgspec.to_builtins(tenant),
         )
 
-    async def _try(self, what: str, work: Any) -> None:
+    async def _try(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Refusal as error:
-            if error.code == "engine_down" or not self.link.up:
-                raise
             log.error("%s cannot be brought back: %s", what, error)
             self.troubles[what] = error.message
 
