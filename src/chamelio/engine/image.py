@@ -24,6 +24,7 @@ PORT_OPS = ("cham_wire_ops", "cham_xdp_ops", "cham_tap_ops", "cham_fault_ops", "
 CATALOGUES = ("cham_drop_catalogue", "cham_event_catalogue")
 ENTRIES: dict[str, tuple[Any, ...]] = {  # result, arguments
     "cham_run": (None, ctypes.c_void_p),
+    "cham_round": (ctypes.c_uint32, ctypes.c_void_p),
     "cham_step": (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64),
     "cham_command": (None, ctypes.c_void_p),
     "cham_core_init": (None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32),
@@ -45,14 +46,15 @@ def provider_object(*, virtual: bool, hardening: bool) -> bytes:
     texts = [modules.provider_text(source) for source in sources]
     configuration = modules.constants({"cham_cfg_virtual": int(virtual), "cham_cfg_hardening": int(hardening)})
     texts.append(configuration)
+    kept = [*ENTRIES, *UNIT_IMPORTS, *PORT_OPS, *CATALOGUES]
 
     def build() -> bytes:
         module = modules.link(texts)
-        modules.internalise(module, [*ENTRIES, *UNIT_IMPORTS, *PORT_OPS, *CATALOGUES])
+        modules.internalise(module, kept)
         modules.optimise(module)
         return modules.emit(module)
 
-    return toolchain.cached("provider", [modules.host(), *texts], build)
+    return toolchain.cached("provider", [modules.host(), *kept, *texts], build)
 
 
 def undefined_symbols(objects: list[bytes]) -> set[str]:

@@ -81,6 +81,10 @@ class InstanceMemory:
         buffer = (ctypes.c_uint8 * dtype.itemsize).from_address(address)
         return np.frombuffer(memoryview(buffer), dtype, 1)
 
+    def read(self, offset: int, size: int) -> bytes:
+        """A copy of some of the instance's memory, by offset from its base."""
+        return ctypes.string_at(self.base + offset, size)
+
     def close(self) -> None:
         """Unmap and close. Nobody may use the memory any more; the tenant's own mapping lives on."""
         if self._mapping:

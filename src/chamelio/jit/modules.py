@@ -7,8 +7,10 @@ them; the target machine's own CPU then decides (LLVM, `areInlineCompatible`).
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import llvmlite.binding as llvm
 
@@ -27,6 +29,12 @@ _STRIPPED = (
 _ATTRIBUTE = re.compile(r' ?"(?:{})"(?:="[^"]*")?'.format("|".join(_STRIPPED)))
 
 
+def cpu() -> tuple[str, str]:
+    """Name and features of the CPU that code is made for: this host's, or `$CHAMELIO_CPU`, e.g. x86-64-v3."""
+    chosen = os.environ.get("CHAMELIO_CPU")
+    return (chosen, "") if chosen else (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+
+
 @functools.cache
 def machine() -> llvm.TargetMachine:
     """The target machine of this host; also initialises LLVM once."""
@@ -34,8 +42,8 @@ def machine() -> llvm.TargetMachine:
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+        cpu=cpu()[0],
+        features=cpu()[1],
         opt=3,
         reloc="pic",
         codemodel="small",
@@ -51,6 +59,11 @@ def provider_text(source: str, defines: tuple[str, ...] = ()) -> str:
     """One of the fast path's C files as stripped IR text, from the cache when it was made before."""
     bitcode = toolchain.bitcode(toolchain.FASTPATH / source, defines=defines)
     return toolchain.cached("ir", ["strip-3", bitcode], lambda: strip(str(_bitcode(bitcode))).encode()).decode()
+
+
+def native_text(source: Path) -> str:
+    """A protocol's C compiled natively, as IR text: its handlers are `cham_native_<hook>` (mode `fixed`)."""
+    return strip(str(_bitcode(toolchain.bitcode(source, defines=("CHAM_NATIVE",)))))
 
 
 def _bitcode(data: bytes) -> llvm.ModuleRef:
@@ -110,4 +123,4 @@ def emit(module: llvm.ModuleRef) -> bytes:
 @functools.cache
 def host() -> str:
     """The machine that code is made for: part of the key of everything that is cached."""
-    return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()} {'.'.join(map(str, llvm.llvm_version_info))}"
+    return f"{' '.join(cpu())} {'.'.join(map(str, llvm.llvm_version_info))}"

@@ -1,0 +1,135 @@
+"""Exports a unit with the provider's code and the driver as programs, one per mode, for counting cycles and instructions.
+
+    python -m chamelio.bench.tax.export DIRECTORY [--cpu x86-64-v3]
+
+It runs in a process of its own, because a process compiles for one CPU. Prints the programs as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import struct
+import sys
+import time
+from pathlib import Path
+
+from chamelio import toolchain
+from chamelio.bench.tax import VARIANTS
+from chamelio.bpf.object import load_object
+from chamelio.engine.engine import MAX_DEBT, QUANTUM, Engine, Instance
+from chamelio.engine.image import provider_object
+from chamelio.jit import modules
+from chamelio.jit.artifact import Options, UnitImage
+from chamelio.jit.compile import compile_unit
+from chamelio.jit.layout import DATA, INSTANCE_HEAD, PAGE
+from chamelio.protocols.udp.slowpath import UdpSlowPath
+from chamelio.tenant.region import Region, value_types
+from chamelio.tenant.runtime import Services
+
+HERE = Path(__file__).parent
+UDP = toolchain.PACKAGE / "protocols" / "udp" / "udp.bpf.c"
+ADDRESS, PEER, PORT = "10.0.0.1", "10.0.0.9", 7
+CONTEXTS = 2
+
+
+def compile_variant(mode: str, hardening: bool) -> UnitImage:
+    """UDP in one mode."""
+    native = None
+    if mode == "fixed":
+        native = modules.native_text(UDP)
+    return compile_unit(toolchain.bpf_object(UDP), Options(mode=mode, hardening=hardening, contexts=CONTEXTS), native)
+
+
+def _address(text: str) -> bytes:
+    return bytes(map(int, text.split(".")))
+
+
+def _snapshot(instance: Instance) -> tuple[bytes, bytes]:
+    """Private parts and the region's content, as they are now. They hold no addresses."""
+    layout = instance.layout
+    used = max([INSTANCE_HEAD, *(m.values for m in layout.maps if m.kind == DATA)], default=INSTANCE_HEAD)
+    used = max(used, layout.private_bytes - 2 * PAGE)
+    private = instance.memory.read(INSTANCE_HEAD, used - INSTANCE_HEAD)
+    return private, instance.memory.read(layout.private_bytes, layout.region_bytes)
+
+
+def write_setup(path: Path, image: UnitImage, payload: int) -> None:
+    """Let a slow path bind a port on a real engine, and write down the memory that it leaves."""
+    with Engine(poll="spin") as engine:
+        tenant = engine.add_tenant()
+        engine.bind_address(tenant, ADDRESS)
+        instance = engine.add_instance(tenant, engine.load_unit(image), ADDRESS, 17)
+        for context in range(CONTEXTS):
+            engine.attach(instance.index, context)
+        types = value_types(load_object(toolchain.bpf_object(UDP)))
+        region = Region(instance.region_fd, instance.origin, instance.layout, types)
+        services = Services(region, ADDRESS, (0, 65535), region.producer("requests", 0))
+        UdpSlowPath(services).on_request(1, "bind", {"port": PORT})
+        engine.start()
+        deadline = time.monotonic() + 5
+        while not services.flush():
+            if time.monotonic() > deadline:
+                raise RuntimeError("the engine does not take the slow path's request")
+            time.sleep(0.001)
+        engine.stop()
+        maps = {m.name: m for m in instance.layout.maps}
+        private, content = _snapshot(instance)
+        places = []
+        for name in ("received", "requests"):
+            m = maps[name]
+            assert m.shared is not None
+            places += [m.shared + m.context_stride, m.stride]  # of context 1
+        shared = [maps[name].shared or 0 for name in ("rx_bytes", "tx_bytes", "sockets")]
+        header = struct.pack(
+            "<2Q3Q4Q2Q",
+            *map(int, engine.secret),
+            instance.layout.private_bytes,
+            instance.layout.region_bytes,
+            INSTANCE_HEAD + len(private),
+            *image.cold,
+            QUANTUM,
+            MAX_DEBT,
+        )
+        header += struct.pack("<I4s4sIIi", len(maps), _address(ADDRESS), _address(PEER), 17, PORT << 8, payload)
+        header += struct.pack("<8I", *places, *shared, maps["sockets"].stride)
+        descriptors = b"".join(m.descriptor() for m in instance.layout.maps)
+        path.write_bytes(header + bytes(-len(header) % 8) + descriptors + private + content)
+
+
+def export(directory: Path, payload: int = 64) -> dict[str, str]:
+    """Programs by variant, and the set-up they read ("setup")."""
+    directory.mkdir(parents=True, exist_ok=True)
+    programs: dict[str, str] = {}
+    for name, (mode, hardening) in VARIANTS.items():
+        image = compile_variant(mode, hardening)
+        parts = {"provider.o": provider_object(virtual=False, hardening=hardening)}
+        parts |= {f"unit{i}.o": data for i, data in enumerate(image.objects)}
+        sources = [HERE / "driver.c", toolchain.PACKAGE / "sockets" / "c" / "chamelio_app.c"]
+        for part, data in parts.items():
+            (directory / f"{name}-{part}").write_bytes(data)
+            sources.append(directory / f"{name}-{part}")
+        path = directory / name
+        path.write_bytes(toolchain.executable(sources))
+        path.chmod(0o755)
+        programs[name] = os.fspath(path)
+        if name == "joint":
+            write_setup(directory / "setup", image, payload)
+    return {**programs, "setup": os.fspath(directory / "setup")}
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="chamelio.bench.tax.export")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--cpu", default="")
+    arguments = parser.parse_args()
+    if arguments.cpu:
+        os.environ["CHAMELIO_CPU"] = arguments.cpu
+    print(json.dumps(export(arguments.directory)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
