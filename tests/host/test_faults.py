@@ -24,6 +24,8 @@ from pathlib import Path
 from chamelio.messages import connect
 channel = connect(Path(sys.argv[1]))
 about, fds = channel.call("attach", tenant="a", protocol="udp")
+for context in about["contexts"]:
+    channel.call("context.close", instance=about["instance"], context=context)
 channel.call("context.open", instance=about["instance"])
 print("attached", flush=True)
 channel.receive()
@@ -81,6 +83,20 @@ def test_a_killed_agent_is_noticed_at_once_and_leaks_nothing(loaded: Host) -> No
     for _ in range(3):
         kill_agent(loaded)
     assert wait_until(lambda: all(descriptors(pid) <= n for pid, n in zip(pids, clean, strict=True)), 1.0)
+
+
+def test_an_agent_killed_again_and_again_resumes_and_leaks_nothing(loaded: Host) -> None:
+    status = loaded.call("status")
+    pids = status["engine"]["pid"], status["pid"]
+    counts = []
+    for _ in range(16):
+        process = agent(loaded)
+        process.kill()
+        process.communicate()
+        assert wait_until(lambda: state(loaded) == "grace", 0.1)
+        counts.append([descriptors(pid) for pid in pids])
+    assert [i["index"] for i in loaded.engine()["engine"]["instances"]] == [0]
+    assert max(counts[-4:]) <= max(counts[:4]), counts
 
 
 def test_a_stopped_agent_keeps_its_instance(loaded: Host) -> None:

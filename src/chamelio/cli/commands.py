@@ -46,7 +46,7 @@ def bench() -> None:
     """Benchmarks."""
 
 
-@bench.command("tax", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@bench.command("tax")
 @common()
 def tax(settings: Settings) -> int:
     """What programmability costs: UDP echo in the modes fixed, separate and joint."""

@@ -91,6 +91,11 @@ class Server:
         self.labels.ports[index] = {"spec": spec}
         return index
 
+    def do_port_list(self) -> list[dict[str, Any]]:
+        """All ports, with state and counters."""
+        ports: list[dict[str, Any]] = self.engine.describe()["ports"]
+        return ports
+
     def do_port_remove(self, index: int) -> None:
         """Take a port out of service."""
         self.engine.remove_port(index)

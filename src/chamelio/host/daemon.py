@@ -112,8 +112,7 @@ class Daemon:
 
     async def port_counters(self) -> dict[str, dict[str, int]]:
         """Counters of all ports by name. Raises Refusal."""
-        described = await self.state.engine.call("describe")
-        return {port["label"]: port.get("counters", {}) for port in described["engine"]["ports"]}
+        return {port["label"]: port.get("counters", {}) for port in await self.state.engine.call("port.list")}
 
     def status(self) -> dict[str, Any]:
         """How the daemon and its processes are."""

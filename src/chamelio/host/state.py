@@ -92,8 +92,7 @@ class State:
             raise Refusal("usage", f"route {route.prefix}: {error}", "write it as 10.0.0.0/24=PORT") from None
         if route in self.routes:
             return
-        engine = await self.engine.call("describe")
-        for port in engine["engine"]["ports"]:
+        for port in await self.engine.call("port.list"):
             if port["label"] == route.port:
                 arguments = {"prefix": route.prefix, "gateway": route.gateway, "network": port.get("network", 0)}
                 await self.engine.call("route.add", port=port["index"], **arguments)

@@ -199,8 +199,9 @@ async def port_add(daemon: Daemon, a: PortAdd, caller: Caller, fds: list[int]) -
 @verb("port.list", Nothing, "provider")
 async def port_list(daemon: Daemon, a: Nothing, caller: Caller, fds: list[int]) -> Any:
     """All ports, with state and counters."""
-    described = (await daemon.state.engine.call("describe"))["engine"]["ports"]
-    return [{**port, "name": port["label"], "spec": daemon.state.ports.get(port["label"], port.get("name"))} for port in described]
+    names = daemon.state.ports
+    ports = await daemon.state.engine.call("port.list")
+    return [{**port, "name": port["label"], "spec": names.get(port["label"], port.get("name"))} for port in ports]
 
 
 @verb("route.add", RouteAdd, "provider")
