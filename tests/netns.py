@@ -76,9 +76,7 @@ class NetNs:
 
     def neighbour(self, interface: str, address: str, mac: str) -> None:
         """A permanent entry in the neighbour table."""
-        self.route(
-            lambda ipr, index: ipr.neigh("replace", dst=address, lladdr=mac, ifindex=index, state=0x80), interface
-        )
+        self.route(lambda ipr, index: ipr.neigh("replace", dst=address, lladdr=mac, ifindex=index, state=0x80), interface)
 
     def delete(self, interface: str) -> None:
         """Remove an interface."""

@@ -143,15 +143,11 @@ def bpf_object(source: Path, *, cpu: str = "v4", defines: Sequence[str] = ()) ->
     return _compile("bpf", [source], flags, [INCLUDE])
 
 
-def shared_library(
-    sources: Sequence[Path], *, flags: Sequence[str] = (), includes: Sequence[Path] = (FASTPATH, INCLUDE)
-) -> bytes:
+def shared_library(sources: Sequence[Path], *, flags: Sequence[str] = (), includes: Sequence[Path] = (FASTPATH, INCLUDE)) -> bytes:
     """A shared library for this host from C files. Raises BuildError."""
     return _compile("shared", sources, (*_HOST, "-O2", "-fPIC", "-shared", *flags), includes)
 
 
-def executable(
-    sources: Sequence[Path], *, flags: Sequence[str] = (), includes: Sequence[Path] = (FASTPATH, INCLUDE)
-) -> bytes:
+def executable(sources: Sequence[Path], *, flags: Sequence[str] = (), includes: Sequence[Path] = (FASTPATH, INCLUDE)) -> bytes:
     """A program for this host from C files. Raises BuildError."""
     return _compile("program", sources, (*_HOST, "-O2", *flags), includes)

@@ -18,9 +18,7 @@ class Builder:
         self.strings += text.encode() + b"\0"
         return at
 
-    def add(
-        self, kind: int, name: str = "", count: int = 0, size: int = 0, extra: bytes = b"", flag: bool = False
-    ) -> int:
+    def add(self, kind: int, name: str = "", count: int = 0, size: int = 0, extra: bytes = b"", flag: bool = False) -> int:
         info = kind << 24 | count | int(flag) << 31
         self.types += struct.pack("<III", self.name(name), info, size) + extra
         self.count += 1
@@ -35,9 +33,7 @@ class Builder:
     def array(self, element: int, count: int) -> int:
         return self.add(3, extra=struct.pack("<III", element, 0, count))
 
-    def struct(
-        self, name: str, size: int, members: list[tuple[str, int, int]], kind: int = 4, flag: bool = False
-    ) -> int:
+    def struct(self, name: str, size: int, members: list[tuple[str, int, int]], kind: int = 4, flag: bool = False) -> int:
         """Members are (name, type, offset in bits); with `flag` the offset's top byte is a bit field's width."""
         extra = b"".join(struct.pack("<III", self.name(field), type_, offset) for field, type_, offset in members)
         return self.add(kind, name, len(members), size, extra, flag)

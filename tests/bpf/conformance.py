@@ -35,9 +35,7 @@ def parse(name: str, text: str) -> Vector:
     if "asm" in sections and any(line.strip() for line in sections["asm"]):
         insns = assemble("\n".join(sections["asm"]))
     else:
-        insns = decode(
-            b"".join(int(word, 16).to_bytes(8, "little") for line in sections["raw"] for word in line.split())
-        )
+        insns = decode(b"".join(int(word, 16).to_bytes(8, "little") for line in sections["raw"] for word in line.split()))
     mem = bytes.fromhex("".join(sections.get("mem", [])))
     return Vector(name, insns, mem, int(sections["result"][0], 0) & (1 << 64) - 1)
 

@@ -194,9 +194,7 @@ SECTION_CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("at", "layout", "value", "message"), [c[1:] for c in HEADER_CASES], ids=[c[0] for c in HEADER_CASES]
-)
+@pytest.mark.parametrize(("at", "layout", "value", "message"), [c[1:] for c in HEADER_CASES], ids=[c[0] for c in HEADER_CASES])
 def test_bad_file_headers_are_named(sample_bytes: bytes, at: int, layout: str, value: int, message: str) -> None:
     assert message in exercise(patch(sample_bytes, at, layout, value))
 
@@ -204,9 +202,7 @@ def test_bad_file_headers_are_named(sample_bytes: bytes, at: int, layout: str, v
 @pytest.mark.parametrize(
     ("section", "at", "layout", "value", "message"), [c[1:] for c in SECTION_CASES], ids=[c[0] for c in SECTION_CASES]
 )
-def test_bad_sections_are_named(
-    sample_bytes: bytes, section: str, at: int, layout: str, value: int, message: str
-) -> None:
+def test_bad_sections_are_named(sample_bytes: bytes, section: str, at: int, layout: str, value: int, message: str) -> None:
     assert message in exercise(patch(sample_bytes, section_header(sample_bytes, section) + at, layout, value))
 
 

@@ -39,11 +39,7 @@ def test_vector(vector: dict[str, str | int]) -> None:
 
 def _suite() -> list[object]:
     if not SUITE.is_dir():
-        return [
-            pytest.param(
-                None, marks=pytest.mark.skip(reason=f"no bpf_conformance suite: set BPF_CONFORMANCE ({SUITE})")
-            )
-        ]
+        return [pytest.param(None, marks=pytest.mark.skip(reason=f"no bpf_conformance suite: set BPF_CONFORMANCE ({SUITE})"))]
     return [pytest.param(path, id=path.stem) for path in sorted(SUITE.glob("*.data"))]
 
 

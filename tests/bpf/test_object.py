@@ -165,9 +165,7 @@ def test_recursion_is_linked_once(build: Callable[[str], bytes]) -> None:
 
 
 def test_strings_are_read_only_data(build: Callable[[str], bytes]) -> None:
-    obj = load_object(
-        build('CHAM_HELPER(6, u64, print, const void *, u64);\nCHAM_HANDLER(rx) { return print("hello", 6); }')
-    )
+    obj = load_object(build('CHAM_HELPER(6, u64, print, const void *, u64);\nCHAM_HANDLER(rx) { return print("hello", 6); }'))
     (text,) = obj.maps
     assert (text.name, text.data, text.read_only, text.value_type) == (".rodata.str1.1", b"hello\0", True, None)
 
@@ -201,8 +199,7 @@ REFUSED = {
         "needs memset, which this object does not define",
     ),
     "kernel function": (
-        'extern u64 kernel_function(u64) __attribute__((section(".ksyms")));\n'
-        "CHAM_HANDLER(rx) { return kernel_function(1); }",
+        'extern u64 kernel_function(u64) __attribute__((section(".ksyms")));\nCHAM_HANDLER(rx) { return kernel_function(1); }',
         "needs kernel_function, which this object does not define",
     ),
     "CO-RE": (

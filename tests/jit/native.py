@@ -14,9 +14,7 @@ from chamelio.jit import modules
 from chamelio.jit.lift import Environment, lift
 from chamelio.verify import Access, Proof
 
-PLAIN = Environment(
-    core_offset=0, instance_offset=0, vcycles_offset=0, count=False, harden=False, data_offsets={}, map_symbols=[]
-)
+PLAIN = Environment(core_offset=0, instance_offset=0, vcycles_offset=0, count=False, harden=False, data_offsets={}, map_symbols=[])
 
 
 def claims_nothing(insns: list[Insn]) -> Proof:

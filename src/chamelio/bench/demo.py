@@ -38,9 +38,12 @@ class Demo:
         self.stage.tenant(tenant, ADDRESSES[tenant])
         loaded = self.stage.load(tenant, "udp")
         seconds = loaded["seconds"]
-        how = "known code, nothing compiled" if loaded["unit_shared"] else (
-            "from the cache" if loaded["cached"] else f"verified in {seconds['verify'] * 1e3:.0f} ms, compiled in {seconds['compile'] * 1e3:.0f} ms"
-        )  # fmt: skip
+        if loaded["unit_shared"]:
+            how = "known code, nothing compiled"
+        elif loaded["cached"]:
+            how = "from the cache"
+        else:
+            how = f"verified in {seconds['verify'] * 1e3:.0f} ms, compiled in {seconds['compile'] * 1e3:.0f} ms"
         self.say(f"{tenant} joins with udp: {loaded['wall_ms']:.0f} ms ({how})")
         self.facts[f"load_{tenant}"] = {k: loaded[k] for k in ("wall_ms", "cached", "unit_shared", "seconds")}
         self.stage.agent(tenant, "udp")
@@ -62,7 +65,9 @@ class Demo:
         swaps = []
         for tenant in (RED, BLUE, GREEN):
             loaded = self.stage.load(tenant, "udp", content)
-            swaps.append({"tenant": tenant, "built_ms": built, **{k: loaded[k] for k in ("action", "cached", "seconds", "wall_ms")}})
+            swaps.append(
+                {"tenant": tenant, "built_ms": built, **{k: loaded[k] for k in ("action", "cached", "seconds", "wall_ms")}}
+            )
         self.facts["swaps"] = swaps
         first = swaps[0]["seconds"]
         self.say(
@@ -72,7 +77,7 @@ class Demo:
 
     def sample(self) -> dict[str, Any]:
         """What the engine and the generators say now."""
-        stats = self.stage.call("stats")
+        stats: dict[str, Any] = self.stage.call("stats")
         stats["generators"] = {name: g.reports[-1] for name, g in self.generators.items() if g.reports}
         self.samples.append(stats)
         return stats
@@ -84,10 +89,13 @@ class Demo:
             time.sleep(0.05)
         requests = {name: next((r for r in g.reports if r["final"]), None) for name, g in self.generators.items()}
         lost = sum(r["lost"] for r in requests.values() if r)
-        return {**self.facts, "requests": requests, "lost": lost, "tenants": view.shares(self.samples[0], self.sample())}
+        tenants = view.shares(self.samples[0], self.sample())
+        return {**self.facts, "requests": requests, "lost": lost, "tenants": tenants}
 
 
-def perform(stage: Stage, say: Callable[[str], None], show: Callable[[dict[str, Any] | None, dict[str, Any]], None]) -> dict[str, Any]:
+def perform(
+    stage: Stage, say: Callable[[str], None], show: Callable[[dict[str, Any] | None, dict[str, Any]], None]
+) -> dict[str, Any]:
     """The demo on a stage that is up."""
     demo = Demo(stage, say)
     demo.join(RED, server=True)

@@ -126,7 +126,12 @@ class Stage:
         started = time.perf_counter()
         try:
             done: dict[str, Any] = self.call(
-                "protocol.load", [fd], tenant=tenant, name=manifest.name, ip_protocol=manifest.ip_protocol, ports=list(manifest.ports)
+                "protocol.load",
+                [fd],
+                tenant=tenant,
+                name=manifest.name,
+                ip_protocol=manifest.ip_protocol,
+                ports=list(manifest.ports),
             )
         finally:
             os.close(fd)

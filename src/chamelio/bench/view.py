@@ -45,7 +45,9 @@ def _tenants(before: dict[str, Any], now: dict[str, Any]) -> Table:
         table.add_column(column, justify="left" if column in ("tenant", "drops") else "right")
     for name, one in shares(before, now).items():
         report = now["generators"].get(name)
-        requests = [f"{report['per_second']:,.0f}", f"{report['p50_us']:.0f}", f"{report['p99_us']:.0f}"] if report else ["", "", ""]
+        requests = (
+            [f"{report['per_second']:,.0f}", f"{report['p50_us']:.0f}", f"{report['p99_us']:.0f}"] if report else ["", "", ""]
+        )
         drops = ", ".join(f"{reason} {n:,}" for reason, n in one["drops"].items()) or "none"
         table.add_row(
             name,

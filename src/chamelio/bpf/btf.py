@@ -168,9 +168,7 @@ class DeclTag:
     kind = "decl_tag"
 
 
-Type: TypeAlias = (
-    Void | Int | Float | Ptr | Array | Struct | Enum | Fwd | Alias | Func | FuncProto | Var | DataSec | DeclTag
-)
+Type: TypeAlias = Void | Int | Float | Ptr | Array | Struct | Enum | Fwd | Alias | Func | FuncProto | Var | DataSec | DeclTag
 
 _ALIASES = {8: "typedef", 9: "volatile", 10: "const", 11: "restrict", 18: "type_tag"}
 
@@ -193,9 +191,7 @@ class Reader:
         """`count` records in a row. BpfFormatError when they are not all there."""
         end = self.at + layout.size * count
         if end > len(self.data):
-            raise BpfFormatError(
-                f"{self.what}: the record at {self.at} claims {count} entries, which end past the data"
-            )
+            raise BpfFormatError(f"{self.what}: the record at {self.at} claims {count} entries, which end past the data")
         fields = list(layout.iter_unpack(self.data[self.at : end]))
         self.at = end
         return fields
@@ -218,9 +214,7 @@ def header(data: bytes, what: str) -> tuple[int, int]:
     if magic == 0x9FEB:
         raise BpfFormatError(f"{what}: is big-endian; compile for -target bpfel")
     if magic != 0xEB9F or version != 1:
-        raise BpfFormatError(
-            f"{what}: starts with magic {magic:#06x}, version {version}; 0xeb9f, version 1 is expected"
-        )
+        raise BpfFormatError(f"{what}: starts with magic {magic:#06x}, version {version}; 0xeb9f, version 1 is expected")
     if not HEADER.size + SECTIONS.size <= length <= len(data):
         raise BpfFormatError(f"{what}: claims a header of {length} bytes in {len(data)} bytes")
     return length, HEADER.size
@@ -296,9 +290,7 @@ class _Parser:
                 return DeclTag(name, size_or_type, *self.reader.take(_S32))
             case 19:
                 wide = self.reader.records(_ENUM64 if flag else _ENUM64U, count)
-                return self.enum(
-                    id_, name, size_or_type, flag, tuple((self.strings[a], h << 32 | low) for a, low, h in wide)
-                )
+                return self.enum(id_, name, size_or_type, flag, tuple((self.strings[a], h << 32 | low) for a, low, h in wide))
         raise BpfFormatError(f"BTF: type {id_} is of the unknown kind {kind}")
 
     def struct(self, kind: str, name: str, size: int, count: int, bit_fields: bool) -> Struct:
@@ -404,9 +396,7 @@ class Btf:
             case _:
                 raise BpfFormatError(f"BTF: {self.describe(start)} has no size")
         if count * size >= MAX_BYTES:
-            raise BpfFormatError(
-                f"BTF: {self.describe(start)} takes {count * size} bytes; the limit is {MAX_BYTES - 1}"
-            )
+            raise BpfFormatError(f"BTF: {self.describe(start)} takes {count * size} bytes; the limit is {MAX_BYTES - 1}")
         return count * size
 
     def describe(self, id_: int) -> str:
@@ -524,6 +514,4 @@ class Btf:
         """Count the fields that are looked at: types can be written so that they expand beyond all bounds."""
         self._fields_left -= len(type_.members)
         if self._fields_left < 0:
-            raise BpfFormatError(
-                f"BTF: {type_.kind} {type_.name}: is cyclic, or types expand to over {MAX_FIELDS} fields"
-            )
+            raise BpfFormatError(f"BTF: {type_.kind} {type_.name}: is cyclic, or types expand to over {MAX_FIELDS} fields")

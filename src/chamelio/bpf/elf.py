@@ -148,9 +148,7 @@ def _relocations(sections: list[Section], symbols: list[Symbol]) -> dict[int, li
         if not target.flags & SHF_ALLOC:
             continue  # debugging information
         if section.type == SHT_RELA:
-            raise ObjectError(
-                f"section {section.name}: relocations with addends (RELA) are not what BPF compilers write"
-            )
+            raise ObjectError(f"section {section.name}: relocations with addends (RELA) are not what BPF compilers write")
         _whole(section, _RELOCATION.size)
         if _linked(sections, section).type != SHT_SYMTAB:
             raise ObjectError(f"section {section.name}: is not linked to the symbol table")
@@ -181,9 +179,7 @@ def read(data: bytes) -> Elf:
     if machine != 247:
         raise ObjectError(f"is for machine {machine}, not BPF (247); compile with -target bpfel")
     if entry_size != _SECTION.size or not 0 < count <= MAX_SECTIONS:
-        raise ObjectError(
-            f"has {count} sections described by {entry_size} bytes each; 1..{MAX_SECTIONS}, 64 are expected"
-        )
+        raise ObjectError(f"has {count} sections described by {entry_size} bytes each; 1..{MAX_SECTIONS}, 64 are expected")
     if table + count * _SECTION.size > len(data):
         raise ObjectError(f"is truncated: the section table at {table} is past the end of {len(data)} bytes")
     sections = _sections(data, table, count, names)

@@ -53,9 +53,7 @@ class Memory:
     def __init__(self) -> None:
         self._regions: list[_Region] = []
 
-    def map(
-        self, addr: int, buf: bytearray | memoryview, writable: bool = True, name: str = "", blank: bool = False
-    ) -> None:
+    def map(self, addr: int, buf: bytearray | memoryview, writable: bool = True, name: str = "", blank: bool = False) -> None:
         """Make `buf` appear at `addr`; the program's stores change it. ValueError: it overlaps another region.
 
         `blank`: its bytes hold no value until they are written.
@@ -285,9 +283,7 @@ class Interpreter:
         self._stacks = 0
         self._reads = [registers_read(insn) for insn in insns]
 
-    def run(
-        self, r1: int = 0, r2: int | None = None, r3: int | None = None, r4: int | None = None, r5: int | None = None
-    ) -> int:
+    def run(self, r1: int = 0, r2: int | None = None, r3: int | None = None, r4: int | None = None, r5: int | None = None) -> int:
         """Run from slot 0 and return r0. Registers that are not given hold nothing. Fault when the program faults."""
         self.regs = [0] * b.REGISTERS
         self.defined = 0
@@ -434,9 +430,7 @@ class Interpreter:
         number = self.regs[insn.dst] if insn.op == b.CALLX else insn.imm
         helper = self.helpers.get(number)
         if helper is None or insn.src != b.HELPER_CALL:
-            raise Fault(
-                self.pc, f"calls {'helper' if insn.src == b.HELPER_CALL else 'kfunc'} {number}, which is not here"
-            )
+            raise Fault(self.pc, f"calls {'helper' if insn.src == b.HELPER_CALL else 'kfunc'} {number}, which is not here")
         result = helper(self, *self.regs[1:6])
         self.defined &= ~ARGUMENTS
         self._set(0, result)

@@ -40,9 +40,7 @@ def declared_maps(elf: Elf, btf: Btf | None) -> tuple[list[MapDef], dict[int, in
     """The maps of section `.maps` in its order, and where each begins: offset in bytes -> index."""
     section = elf.find(MAPS_SECTION)
     if elf.find("maps") is not None:
-        raise ObjectError(
-            "section maps: legacy map definitions are not supported; declare them in .maps, as CHAM_MAP does"
-        )
+        raise ObjectError("section maps: legacy map definitions are not supported; declare them in .maps, as CHAM_MAP does")
     if section is None:
         return [], {}
     if section.index in elf.relocations:
@@ -83,9 +81,7 @@ def _declared(btf: Btf, var: Var) -> MapDef:
             raise ObjectError(f"map {name}: field values is not supported: no maps of maps, no program arrays")
         pointer = btf.resolve(member.type)
         if not isinstance(pointer, Ptr):
-            raise ObjectError(
-                f"map {name}: field {member.name} is not a pointer, as `int (*{member.name})[N]` or `T *key`"
-            )
+            raise ObjectError(f"map {name}: field {member.name} is not a pointer, as `int (*{member.name})[N]` or `T *key`")
         if member.name in numbers or member.name in types:
             raise ObjectError(f"map {name}: field {member.name} is declared twice")
         if member.name in ("key", "value"):
@@ -93,9 +89,7 @@ def _declared(btf: Btf, var: Var) -> MapDef:
             continue
         target = btf.resolve(pointer.type)
         if not isinstance(target, Array):
-            raise ObjectError(
-                f"map {name}: field {member.name} is not supported; numbers are `int (*{member.name})[N]`"
-            )
+            raise ObjectError(f"map {name}: field {member.name} is not supported; numbers are `int (*{member.name})[N]`")
         numbers[member.name] = target.count
     if "type" not in numbers:
         raise ObjectError(f"map {name}: has no field `type`; declare it with CHAM_ARRAY or its like")

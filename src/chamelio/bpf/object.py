@@ -144,9 +144,7 @@ class _Loader:
             start, end = symbol.value // SLOT, (symbol.value + symbol.size) // SLOT
             where = f"section {section.name}: function {symbol.name}"
             if symbol.value % SLOT or symbol.size % SLOT or not symbol.size or end > len(insns):
-                raise ObjectError(
-                    f"{where}: bytes {symbol.value}..{symbol.value + symbol.size} are not whole instructions in it"
-                )
+                raise ObjectError(f"{where}: bytes {symbol.value}..{symbol.value + symbol.size} are not whole instructions in it")
             if start != at:
                 raise ObjectError(f"{where}: starts at instruction {start}; the one before it ends at {at}")
             functions.append(_Function(symbol.name, section, start, end))
@@ -157,9 +155,7 @@ class _Loader:
             _containing(functions, slot).lines.append((slot, line))
         for slot, insn in enumerate(insns):
             if insn.op == CALLX:
-                raise ObjectError(
-                    f"section {section.name}: instruction {slot}: indirect calls (callx) are not supported"
-                )
+                raise ObjectError(f"section {section.name}: instruction {slot}: indirect calls (callx) are not supported")
         return functions
 
     def lines(self, section: Section) -> list[tuple[int, Line]]:
@@ -190,9 +186,7 @@ class _Loader:
             elif relocation.type == R_BPF_64_32 and insn.is_call:
                 self.call(where, section, slot, insn, symbol)
             else:
-                raise ObjectError(
-                    f"{where}: relocation of type {relocation.type} on opcode {insn.op:#04x} is not supported"
-                )
+                raise ObjectError(f"{where}: relocation of type {relocation.type} on opcode {insn.op:#04x} is not supported")
         for slot, insn in enumerate(insns):
             if slot in relocated:
                 continue

@@ -433,9 +433,7 @@ class Engine:
                 raise EngineError(f"ports {ports[0]}..{ports[1]} are not a range within 0..65535")
             index = self._free_index(self._instances, MAX_INSTANCES, "instances")
             try:
-                instance = Instance(
-                    index, tenant, unit, address, network, ip_protocol, ports, ring_start, loaded.image.layout
-                )
+                instance = Instance(index, tenant, unit, address, network, ip_protocol, ports, ring_start, loaded.image.layout)
             except OSError as error:
                 raise EngineError(f"no memory for another instance: {error.strerror}") from None
             self._prepare(instance, loaded.image.layout)
@@ -569,7 +567,7 @@ class Engine:
         return self._instance(index)
 
     def state_of(self, index: int) -> str:
-        """"active" or "quarantined"."""
+        """ "active" or "quarantined"."""
         state = int(self._instance(index).memory.head["state"][0])
         return "active" if state == abi.enum("cham_instance_state")["CHAM_INSTANCE_ACTIVE"] else "quarantined"
 
@@ -618,5 +616,3 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-

@@ -28,7 +28,7 @@ from chamelio.engine.client import COUNTERS, SOCKET, Settings
 from chamelio.engine.engine import Engine, EngineError, Instance
 from chamelio.engine.ports import PortError, open_port
 from chamelio.files import listen, lock_file, read_bounded
-from chamelio.jit.compile import UnitImage
+from chamelio.jit.artifact import UnitImage
 from chamelio.messages import AsyncChannel, Frame, Refusal, close_all, credentials, decode
 
 LOCK = "engine.lock"

@@ -19,6 +19,7 @@ from chamelio.verify.catalogue import HELPERS, PACKET_MAX
 from chamelio.verify.cost import insn_cost
 
 STACK = 512
+FRAME_ROOM = 1984  # bytes of a frame from the IP header on (fastpath/frame.h)
 CALLEE_SAVED = range(6, 10)
 
 _ALU = {
@@ -299,7 +300,8 @@ class _Function:
         access = self.proof.accesses[pc]
         if access.region == "ctx" and access.fixed is not None:
             return self.value(f"getelementptr i8, ptr %turn, i64 {access.fixed}"), access
-        if access.region == "packet" and access.fixed is None and self.env.harden:
+        masked_before = access.bounded and access.hi + access.size <= FRAME_ROOM
+        if access.region == "packet" and access.fixed is None and self.env.harden and not masked_before:
             return self.masked_packet_address(reg, offset, access), access
         return self.pointer(reg, offset), access
 

@@ -78,9 +78,7 @@ def _feeds(layout: Layout) -> str:
 
 def _descriptors(layout: Layout) -> str:
     return "".join(
-        modules.data(symbol, m.descriptor())
-        for symbol, m in zip(map_symbols(layout), layout.maps, strict=True)
-        if m.kind != DATA
+        modules.data(symbol, m.descriptor()) for symbol, m in zip(map_symbols(layout), layout.maps, strict=True) if m.kind != DATA
     )
 
 
@@ -157,9 +155,7 @@ def separate(proofs: list[Proof], obj: Object, layout: Layout, *, virtual: bool,
     modules.optimise(loops)
     handlers = modules.link(
         [
-            lift(live, obj, environment(layout, virtual=virtual, hardening=hardening)).replace(
-                "@cham_handler_", "@cham_separate_"
-            ),
+            lift(live, obj, environment(layout, virtual=virtual, hardening=hardening)).replace("@cham_handler_", "@cham_separate_"),
             "".join(
                 f"@cham_pointer_{hook} = global ptr @cham_separate_{hook}\ndeclare i64 @cham_separate_{hook}(ptr)\n"
                 for hook in hooks

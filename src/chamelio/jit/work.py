@@ -10,7 +10,8 @@ import numpy as np
 from chamelio.bpf.btf import Btf
 from chamelio.bpf.insn import BpfFormatError
 from chamelio.bpf.object import Object, load_object
-from chamelio.jit.compile import Options, Rejected, UnitImage, compile_unit, unit_key
+from chamelio.jit.artifact import Options, UnitImage
+from chamelio.jit.compile import Rejected, compile_unit, unit_key
 from chamelio.jit.pool import Built
 from chamelio.messages import Refusal
 from chamelio.verify import Verdict, render

@@ -67,7 +67,8 @@ class Stack:
         except OSError as error:
             sock.close()
             raise ConnectionRefusedError(
-                error.errno, f"no agent serves {protocol} for tenant {tenant}: start `python -m chamelio.tenant.agent {tenant} {protocol}`"
+                error.errno,
+                f"no agent serves {protocol} for tenant {tenant}: start `python -m chamelio.tenant.agent {tenant} {protocol}`",
             ) from None
         channel = AsyncChannel(sock, max_fds=2, limit=1 << 22)
         await channel.send({"verb": "hello"})

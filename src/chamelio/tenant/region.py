@@ -17,7 +17,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 RAW_SLOTS = 64
 RAW_MAX = 2016
 # struct cham_raw: a packet between provider and slow path, in a format that the provider defines
-RAW = np.dtype([("len", "<u4"), ("flags", "<u4"), ("now", "<u8"), ("hash", "<u4"), ("reserved", "<u4", 3), ("bytes", "u1", RAW_MAX)])
+RAW = np.dtype(
+    [("len", "<u4"), ("flags", "<u4"), ("now", "<u8"), ("hash", "<u4"), ("reserved", "<u4", 3), ("bytes", "u1", RAW_MAX)]
+)
 
 
 def value_types(obj: Object) -> dict[str, np.dtype[Any]]:

@@ -1,4 +1,6 @@
-"""The cost model: cycles per instruction. Conservative figures for a recent x86-64 core; `warm` has its data in the first-level cache.
+"""The cost model: cycles per instruction.
+
+Conservative figures for a recent x86-64 core; `warm` has its data in the first-level cache.
 
 The lifter charges the same figures to the virtual clock, block by block, so what is counted never exceeds what is proven.
 """

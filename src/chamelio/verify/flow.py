@@ -39,16 +39,24 @@ class Shape:
             insn = self.insns[pc]
             if insn.is_call:
                 if insn.src == bpf.PSEUDO_CALL and pc + 1 + insn.imm not in self.ends:
-                    self.bad[pc] = Refused("V133", "a call to where no function begins", f"slot {pc + 1 + insn.imm} is not the start of one")
+                    self.bad[pc] = Refused(
+                        "V133", "a call to where no function begins", f"slot {pc + 1 + insn.imm} is not the start of one"
+                    )
             elif insn.is_jump and not insn.is_exit:
                 target = jump_target(pc, insn)
                 if target not in begins:
-                    self.bad[pc] = Refused("V133", "a jump to where no instruction begins", f"slot {target} is not one of this function's ({start}..{end - 1})")
+                    self.bad[pc] = Refused(
+                        "V133",
+                        "a jump to where no instruction begins",
+                        f"slot {target} is not one of this function's ({start}..{end - 1})",
+                    )
                 else:
                     self.targets.add(target)
             after = self.next(pc)
             if after >= end and not insn.is_exit and not (insn.is_jump and not insn.is_cond_jump and not insn.is_call):
-                self.bad.setdefault(pc, Refused("V134", "control runs off the end of the function", "the last instruction is no return"))
+                self.bad.setdefault(
+                    pc, Refused("V134", "control runs off the end of the function", "the last instruction is no return")
+                )
 
     def _liveness(self) -> list[int]:
         live = [0] * (len(self.insns) + 1)

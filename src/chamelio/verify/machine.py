@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
@@ -33,8 +33,19 @@ class Facts:
     accesses: dict[int, Access] = field(default_factory=dict)
     reached: set[int] = field(default_factory=set)
     map_args: dict[int, int] = field(default_factory=dict)
-    add_umax: dict[int, int | None] = field(default_factory=dict)
+    add_umax: dict[int, int] = field(default_factory=dict)  # per addition of a register to a pointer: the most that it can add
+    unmaskable: set[int] = field(default_factory=set)  # additions that are something else on some path
     stack_depth: int = 0
+
+    def masks(self) -> dict[int, int]:
+        """Additions whose operand the compiler may mask, with the most that it can be."""
+        return {pc: most for pc, most in self.add_umax.items() if pc not in self.unmaskable}
+
+    def settled_accesses(self) -> dict[int, Access]:
+        """All accesses. Where a mask was hoped for and cannot be, no address counts as bounded by masks."""
+        if not self.unmaskable & self.add_umax.keys():
+            return self.accesses
+        return {pc: replace(access, bounded=False) for pc, access in self.accesses.items()}
 
 
 class Machine:
@@ -54,7 +65,9 @@ class Machine:
             return Pointer("stack", frame=len(state.frames) - 1)
         value = state.regs[reg]
         if value is None:
-            raise Refused("V110", f"r{reg} is used before it has a value", f"no path to here has written r{reg}, or a call has clobbered it")
+            raise Refused(
+                "V110", f"r{reg} is used before it has a value", f"no path to here has written r{reg}, or a call has clobbered it"
+            )
         return value
 
     def scalar(self, state: State, reg: int, what: str) -> Scalar:
@@ -88,6 +101,8 @@ class Machine:
             return self._move(state, insn, bits, operand)
         target = self.get(state, insn.dst)
         if isinstance(target, Scalar) and isinstance(operand, Scalar):
+            if insn.op & bpf.X:
+                self.facts.unmaskable.add(pc)  # perhaps an address on another path, but here any number
             return s.arithmetic(op, bits, target, operand, insn.off)
         return self._pointer_arithmetic(state, pc, bits, op, target, operand)
 
@@ -119,17 +134,23 @@ class Machine:
                 return s.unsigned(0, PACKET_MAX) if (target.region, operand) == ("packet_end", Pointer("packet")) else UNKNOWN
             raise Refused("V114", f"{describe(target)} and {describe(operand)} are combined", "two pointers cannot be")
         if op not in (bpf.ADD, bpf.SUB) or bits != 64:
-            raise Refused("V114", f"an operation on {describe(target)}", "pointers can be added to and subtracted from, 64 bits wide")
+            raise Refused(
+                "V114", f"an operation on {describe(target)}", "pointers can be added to and subtracted from, 64 bits wide"
+            )
         if target.region not in ("stack", "packet", "map_value", "entry", "data"):
             raise Refused("V114", f"arithmetic on {describe(target)}", "it can only be compared or passed on")
         if target.null:
-            raise Refused("V108", "arithmetic on a value that may be NULL", "the result of the lookup has not been compared with NULL")
+            raise Refused(
+                "V108", "arithmetic on a value that may be NULL", "the result of the lookup has not been compared with NULL"
+            )
         if op == bpf.SUB:
             operand = s.sub(const(0), operand)
-        if self.insns[pc].op & bpf.X and target.region != "packet":  # packet accesses are masked where they happen
-            most = self.facts.add_umax.get(pc, 0)
-            plain = op == bpf.ADD and not swapped and operand.smin >= 0 and most is not None
-            self.facts.add_umax[pc] = max(most or 0, operand.smax) if plain else None
+        if self.insns[pc].op & bpf.X:
+            if op == bpf.ADD and not swapped and operand.smin >= 0:
+                self.facts.add_umax[pc] = max(self.facts.add_umax.get(pc, 0), operand.smax)
+            else:
+                self.facts.unmaskable.add(pc)
+                target = target._replace(loose=target.loose or operand.const is None)
         return self._offset(state, target, operand)
 
     @staticmethod
@@ -138,7 +159,9 @@ class Machine:
             moved = pointer._replace(off=pointer.off + by.smin)
         else:
             if pointer.region == "stack":
-                raise Refused("V150", "a stack address at a variable offset", "only constant offsets into the stack are tracked; use a map")
+                raise Refused(
+                    "V150", "a stack address at a variable offset", "only constant offsets into the stack are tracked; use a map"
+                )
             low, high = by.smin, by.smax
             if high - low > MAX_OFFSET or not -MAX_OFFSET < low <= high < MAX_OFFSET:
                 raise Refused(
@@ -149,7 +172,9 @@ class Machine:
                 vmin=pointer.vmin + low, vmax=pointer.vmax + high, var=state.number() if pointer.region == "packet" else 0
             )
         if not -MAX_OFFSET < moved.off + moved.vmin <= moved.off + moved.vmax < MAX_OFFSET:
-            raise Refused("V114", "a pointer moves too far", f"its offset would be {span(moved.off + moved.vmin, moved.off + moved.vmax)}")
+            raise Refused(
+                "V114", "a pointer moves too far", f"its offset would be {span(moved.off + moved.vmin, moved.off + moved.vmax)}"
+            )
         return moved
 
     def load_wide(self, state: State, insn: Insn) -> None:
@@ -170,9 +195,13 @@ class Machine:
         base = self.get(state, reg)
         verb = "write" if write else "read"
         if isinstance(base, Scalar):
-            raise Refused("V107", f"a {verb} through r{reg}, which holds a number", "it does not come from the context, a lookup or the stack")
+            raise Refused(
+                "V107", f"a {verb} through r{reg}, which holds a number", "it does not come from the context, a lookup or the stack"
+            )
         if base.null:
-            raise Refused("V108", f"a {verb} through a value that may be NULL", "the result of the lookup has not been compared with NULL")
+            raise Refused(
+                "V108", f"a {verb} through a value that may be NULL", "the result of the lookup has not been compared with NULL"
+            )
         p = base._replace(off=base.off + offset)
         check = getattr(self, f"_check_{p.region}", None)
         if check is None:
@@ -209,12 +238,15 @@ class Machine:
                     )  # fmt: skip
                 self.facts.accesses[pc] = Access("several", None, None, low, high, size, shared or old.shared)
                 return
-        self.facts.accesses[pc] = Access(p.region, p.map, fixed, low, high, size, shared)  # type: ignore[arg-type]
+        bounded = not p.loose and (old is None or old.bounded)
+        self.facts.accesses[pc] = Access(p.region, p.map, fixed, low, high, size, shared, bounded)  # type: ignore[arg-type]
 
     def _bounds(self, code: str, p: Pointer, size: int, limit: int, what: str) -> None:
         low, high = p.off + p.vmin, p.off + p.vmax + size
         if low < 0 or high > limit:
-            raise Refused(code, f"{what}: access of {size} bytes at {place(p)}", f"bytes {span(low, high - 1)} are not within [0, {limit})")
+            raise Refused(
+                code, f"{what}: access of {size} bytes at {place(p)}", f"bytes {span(low, high - 1)} are not within [0, {limit})"
+            )
 
     def _check_stack(self, state: State, p: Pointer, size: int, write: bool) -> None:
         at = p.off + STACK_BYTES
@@ -235,10 +267,8 @@ class Machine:
         proven = state.proven.get(p.var, 0)
         if p.off + p.vmin < 0 or p.off + size > proven:
             verb = "write" if write else "read"
-            raise Refused(
-                "V102", f"{verb} past the proven packet bytes",
-                f"packet offset {span(p.off, p.off + size)}{' from a variable base' if p.var else ''} is not within the proven [0, {max(proven, 0)})",
-            )  # fmt: skip
+            at = f"packet offset {span(p.off, p.off + size)}{' from a variable base' if p.var else ''}"
+            raise Refused("V102", f"{verb} past the proven packet bytes", f"{at} is not within the proven [0, {max(proven, 0)})")
 
     def _check_entry(self, state: State, p: Pointer, size: int, write: bool) -> None:
         self._bounds("V104", p, size, self.entry_size, "the ring's entry")
@@ -289,7 +319,9 @@ class Machine:
         p = self.access(state, pc, insn.dst, insn.off, insn.size, True)
         if isinstance(value, Pointer):
             if p.region != "stack" or insn.size != 8:
-                raise Refused("V112", f"{describe(value)} is stored in {describe(p)}", "addresses stay on the handler's own stack, whole")
+                raise Refused(
+                    "V112", f"{describe(value)} is stored in {describe(p)}", "addresses stay on the handler's own stack, whole"
+                )
         elif insn.size < 8:
             value = s.truncate(value, 8 * insn.size)
         if p.region == "stack":
@@ -364,7 +396,11 @@ class Machine:
         assert value.map is not None
         m = self.obj.maps[value.map]
         if m.kind not in arg.maps:
-            raise Refused("V120", f"{helper.name}: map {m.name} is of another kind", "see the helper's declaration for the kinds that it takes")
+            raise Refused(
+                "V120",
+                f"{helper.name}: map {m.name} is of another kind",
+                "see the helper's declaration for the kinds that it takes",
+            )
         if self.facts.map_args.setdefault(pc, value.map) != value.map:
             raise Refused("V150", f"{helper.name} is called with different maps on different paths", "call it once per map")
         return value.map
@@ -375,7 +411,9 @@ class Machine:
         if value.null:
             raise Refused("V108", f"{helper.name}: argument {reg} ({arg.name}) may be NULL", "compare it with NULL before")
         if value.region == "map_value" and self._shared(value):
-            raise Refused("V122", f"{helper.name}: argument {reg} ({arg.name}) lies in shared memory", "it could change while it is used")
+            raise Refused(
+                "V122", f"{helper.name}: argument {reg} ({arg.name}) lies in shared memory", "it could change while it is used"
+            )
         getattr(self, f"_check_{value.region}")(state, value, size, False)
         if value.region == "stack" and state.frames[value.frame].holds_pointer(value.off + STACK_BYTES, size):
             raise Refused("V112", f"{helper.name}: argument {reg} ({arg.name}) contains an address", "it would leave the handler")
@@ -424,5 +462,3 @@ def cold_and_warm(insn: Insn, access: Access | None) -> tuple[int, int]:
     warm = insn_cost(insn)
     far = access is not None and access.region not in ("stack", "ctx")
     return warm + (MISS if far else 0), warm
-
-

@@ -16,7 +16,9 @@ class Access:
 
     `fixed`: the offset from the region's start (stack: from the frame's top) where it is the same on all paths, else None;
     `region` "several": a map's value, the entry, the packet or global data, by the path (never the stack or the context).
-    `lo`..`hi`: proven range of the first byte's offset; `shared`: others may write there, so it is lifted volatile.
+    `lo`..`hi`: proven range of the first byte's offset; `shared`: others may write there, so it is lifted volatile;
+    `bounded`: every variable part of the address is masked where it is added (`Proof.add_umax`), so `hi` holds even on
+    mispredicted branches.
     """
 
     region: Region
@@ -26,6 +28,7 @@ class Access:
     hi: int
     size: int
     shared: bool
+    bounded: bool = False
 
 
 @dataclass(frozen=True)

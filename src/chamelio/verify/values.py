@@ -27,6 +27,7 @@ class Pointer(NamedTuple):
     vmax: int = 0
     var: int = 0
     null: int = 0
+    loose: bool = False  # a variable part that is not masked where it is added (see Access.bounded)
 
 
 Value = Scalar | Pointer
@@ -143,7 +144,9 @@ class Cover:
             return False
         if (a.region, a.map, a.frame, a.off) != (b.region, b.map, b.frame, b.off):
             return False
-        if not a.vmin <= b.vmin <= b.vmax <= a.vmax or bool(a.null) != bool(b.null) or not self._same_name("null", a.null, b.null):
+        if not a.vmin <= b.vmin <= b.vmax <= a.vmax or a.loose < b.loose:
+            return False
+        if bool(a.null) != bool(b.null) or not self._same_name("null", a.null, b.null):
             return False
         if a.region == "packet":
             if bool(a.var) != bool(b.var) or not self._same_name("var", a.var, b.var):

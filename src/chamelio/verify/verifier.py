@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn, jump_target
@@ -102,7 +103,9 @@ class _Explorer:
             for old in reversed(known):
                 if Cover(old.state, state, self.shape.live[pc]).holds():
                     if not old.done:
-                        raise Refused("V130", "the loop may never end", "after a turn of it, nothing has changed that the verifier knows of")
+                        raise Refused(
+                            "V130", "the loop may never end", "after a turn of it, nothing has changed that the verifier knows of"
+                        )
                     self._child(parent, old.cold, old.warm)
                     return
             memo = _Memo(_loosened(state))
@@ -250,7 +253,11 @@ class _Explorer:
         pointer, number = (a, b) if isinstance(a, Pointer) else (b, a)
         assert isinstance(pointer, Pointer) and isinstance(number, Scalar)
         if number.const != 0 or op not in (bpf.JEQ, bpf.JNE):
-            raise Refused("V114", f"{describe(pointer)} is compared with {describe(number)}", "pointers are compared with NULL or the packet's end")
+            raise Refused(
+                "V114",
+                f"{describe(pointer)} is compared with {describe(number)}",
+                "pointers are compared with NULL or the packet's end",
+            )
         is_null = holds == (op == bpf.JEQ)
         if not pointer.null:
             return not is_null
@@ -314,7 +321,7 @@ def verify_program(
     """Verify one program. `context`: instead of the section's; `budget`: most cycles that the worst case (cold) may cost."""
     started = time.perf_counter()
     found = (CONTEXTS[context], context) if context else context_of(program.section)
-    common = {"program": program.name, "section": program.section}
+    common: dict[str, Any] = {"program": program.name, "section": program.section}
     if found is None:
         refusal = Refused("V141", f"section {program.section}", "it is neither chamelio/HOOK nor xdp")
         return _refusal(common, program, refusal, 0, (), 0, started)
@@ -332,7 +339,7 @@ def verify_program(
     proof = Proof(
         program=program,
         hook=found[1],
-        accesses=facts.accesses,
+        accesses=facts.settled_accesses(),
         reached=frozenset(facts.reached),
         map_args=facts.map_args,
         stack_depth=facts.stack_depth,
@@ -341,7 +348,7 @@ def verify_program(
         steps=explorer.steps,
         states=explorer.states,
         loops=explorer.back_jumps,
-        add_umax={pc: most for pc, most in facts.add_umax.items() if most is not None},
+        add_umax=facts.masks(),
     )
     return Verdict(
         **common, verdict="accept", cost_cold=cold, cost_warm=warm, steps=explorer.steps,
@@ -350,7 +357,7 @@ def verify_program(
 
 
 def _refusal(
-    common: dict[str, str], program: Program, refused: Refused, pc: int, path: tuple[str, ...], steps: int, started: float
+    common: dict[str, Any], program: Program, refused: Refused, pc: int, path: tuple[str, ...], steps: int, started: float
 ) -> Verdict:
     code = CODES[refused.code]
     line = program.line_at(pc)
@@ -361,6 +368,8 @@ def _refusal(
     )  # fmt: skip
 
 
-def verify_object(obj: Object, *, context: str | None = None, limits: Limits | None = None, budget: int | None = None) -> list[Verdict]:
+def verify_object(
+    obj: Object, *, context: str | None = None, limits: Limits | None = None, budget: int | None = None
+) -> list[Verdict]:
     """Verdicts of all programs of an object, in their order."""
     return [verify_program(obj, program, context=context, limits=limits, budget=budget) for program in obj.programs]

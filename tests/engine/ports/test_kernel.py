@@ -310,9 +310,7 @@ def test_somebody_elses_program_is_left_alone(veth: Veth) -> None:
     assert (veth.host.call(xdp_program.attached, index) or (0, ""))[1] == "theirs"
 
 
-def test_an_interface_that_comes_back_is_used_again(
-    veth: Veth, xdp: AfXdpPort, rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interface_that_comes_back_is_used_again(veth: Veth, xdp: AfXdpPort, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chamelio.engine.ports.afxdp.QUIET_S", 0.0)
     monkeypatch.setattr("chamelio.engine.ports.afxdp.BACKOFF_S", (0.0,))
     plug = rig.plug(xdp)

@@ -18,7 +18,7 @@ from pathlib import Path
 from chamelio import toolchain
 from chamelio.bench.tax import VARIANTS
 from chamelio.bpf.object import load_object
-from chamelio.engine.engine import MAX_DEBT, QUANTUM, Engine, Instance
+from chamelio.engine.engine import Engine, Instance
 from chamelio.engine.image import provider_object
 from chamelio.jit import modules
 from chamelio.jit.artifact import Options, UnitImage
@@ -83,14 +83,12 @@ def write_setup(path: Path, image: UnitImage, payload: int) -> None:
             places += [m.shared + m.context_stride, m.stride]  # of context 1
         shared = [maps[name].shared or 0 for name in ("rx_bytes", "tx_bytes", "sockets")]
         header = struct.pack(
-            "<2Q3Q4Q2Q",
+            "<2Q3Q4Q",
             *map(int, engine.secret),
             instance.layout.private_bytes,
             instance.layout.region_bytes,
             INSTANCE_HEAD + len(private),
             *image.cold,
-            QUANTUM,
-            MAX_DEBT,
         )
         header += struct.pack("<I4s4sIIi", len(maps), _address(ADDRESS), _address(PEER), 17, PORT << 8, payload)
         header += struct.pack("<8I", *places, *shared, maps["sockets"].stride)

@@ -1,9 +1,9 @@
 """Ports to the world outside: opened from a text such as `pcap(/tmp/a.pcapng):fault(loss=1%):afxdp:eth1`.
 
-    port = open_port("wire:w0:a,network=1")
-    port.ops_symbol, port.state_address        what the C side needs; inner ports first, see `Port.chain`
-    port.refresh()                             once a second; "up", or why not
-    port.close()                               when no core runs it any more
+port = open_port("wire:w0:a,network=1")
+port.ops_symbol, port.state_address        what the C side needs; inner ports first, see `Port.chain`
+port.refresh()                             once a second; "up", or why not
+port.close()                               when no core runs it any more
 """
 
 from __future__ import annotations

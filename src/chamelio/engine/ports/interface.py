@@ -131,7 +131,7 @@ class Namespace:
             except BaseException as error:
                 failure.append(error)
 
-        if os.stat(self._fd).st_ino == os.stat("/proc/thread-self/ns/net").st_ino:
+        if os.fstat(self._fd).st_ino == Path("/proc/thread-self/ns/net").stat().st_ino:
             return function(*args)
         thread = threading.Thread(target=run, name="netns")
         thread.start()

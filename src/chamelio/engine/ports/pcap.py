@@ -6,6 +6,7 @@ has no room for, and the file is cut back to its last whole block. Format: draft
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import threading
@@ -120,10 +121,8 @@ class PcapPort(Wrapper):
         except OSError as error:
             self.last_error = error.strerror
             self.lost_on_disk += packets
-            try:
+            with contextlib.suppress(OSError):  # a pipe, say: nothing to repair
                 os.ftruncate(self._file, self._end)
-            except OSError:
-                pass  # not a regular file; nothing to repair
             return 0
         self._end += len(self._header) + len(blocks)
         self._header = b""

@@ -53,9 +53,7 @@ def parse(text: str) -> PortSpec:
     kind_name = name.group() if name else ""
     kind = KINDS.get(kind_name)
     if kind is None:
-        raise PortError(
-            f"port '{text}': unknown kind '{kind_name}'{did_you_mean(kind_name, KINDS)} (kinds: {', '.join(KINDS)})"
-        )
+        raise PortError(f"port '{text}': unknown kind '{kind_name}'{did_you_mean(kind_name, KINDS)} (kinds: {', '.join(KINDS)})")
     rest = text[len(kind_name) :]
     if kind.wrapper:
         arguments, inner = _brackets(text, kind_name, rest)
@@ -111,7 +109,7 @@ def _options(text: str, name: str, kind: Kind, settings: Iterable[str]) -> dict[
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """", did you mean 'x'?" if something known is close, else nothing."""
+    """ ", did you mean 'x'?" if something known is close, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f", did you mean '{close[0]}'?" if close else ""
 
@@ -240,7 +238,5 @@ KINDS: dict[str, Kind] = {
         },
         wrapper=True,
     ),
-    "pcap": Kind(
-        "FILE", {"snaplen": Option(integer(64, 65535), "bytes of a packet that are kept (default all)")}, wrapper=True
-    ),
+    "pcap": Kind("FILE", {"snaplen": Option(integer(64, 65535), "bytes of a packet that are kept (default all)")}, wrapper=True),
 }

@@ -115,7 +115,9 @@ class WirePort(Port):
         self.end = end
         what = f"port 'wire:{spec.target}'"
         if not re.fullmatch(r"[A-Za-z0-9_./-]+", name):
-            raise PortError(f"{what}: a wire's name has letters, digits, '_', '-' and '.'; a path has '/' as well; then ':a' or ':b'")
+            raise PortError(
+                f"{what}: a wire's name has letters, digits, '_', '-' and '.'; a path has '/' as well; then ':a' or ':b'"
+            )
         self.link = Path(name) if "/" in name else run_directory() / "wires" / name
         self._named = memory_fd is None
         self.memory = WireMemory(memory_fd, what) if memory_fd is not None else self._open(name, what)
@@ -162,7 +164,9 @@ class WirePort(Port):
             self._publish(memory.fd)
         except OSError as error:
             memory.close()
-            raise PortError(f"{what}: cannot make {self.link}: {error.strerror}; set CHAMELIO_RUN to a directory of yours") from None
+            raise PortError(
+                f"{what}: cannot make {self.link}: {error.strerror}; set CHAMELIO_RUN to a directory of yours"
+            ) from None
         return memory
 
     def _publish(self, fd: int) -> None:
@@ -198,7 +202,7 @@ class WirePort(Port):
         if self._named:
             with contextlib.suppress(OSError):
                 mode = self.link.lstat().st_mode
-                if stat.S_ISLNK(mode) and os.readlink(self.link) == f"/proc/{os.getpid()}/fd/{self.memory.fd}":
+                if stat.S_ISLNK(mode) and os.fspath(self.link.readlink()) == f"/proc/{os.getpid()}/fd/{self.memory.fd}":
                     self.link.unlink()
         self.memory.close()
 

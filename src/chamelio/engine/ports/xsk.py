@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -53,10 +54,8 @@ class XskSocket:
             raise PortError(
                 f"interface '{interface}', queue {queue}: AF_XDP is refused: {error.strerror}; {_permission(error)}"
             ) from None
-        try:  # a kick may send more than the 32 frames that are usual; kernels before 6.17 cannot
+        with contextlib.suppress(OSError):  # a kick may send more than the 32 frames that are usual; kernels before 6.17 cannot
             self._socket.setsockopt(SOL_XDP, MAX_TX_BUDGET, RINGS)
-        except OSError:
-            pass
 
     def _map(self, size: int, offset: int | None) -> int:
         """Map memory of the socket, or anonymous memory; the address."""
