@@ -1,137 +1,17 @@
-"""Network namespaces for tests: made by name, joined by veth pairs, always removed; the machine's own are never touched.
+"""Fixtures of network namespaces. Without root or namespaces they skip, with the reason.
 
-A test module imports the fixtures that it uses: `from netns import veth`. Without root or namespaces they skip, with the
-reason.
+A test module imports those that it uses: `from netns import veth`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import socket
-import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
 import pytest
-from pyroute2 import IPRoute, netns
 
-from chamelio.engine.ports.interface import Interface, Namespace
-
-T = TypeVar("T")
-_numbers = itertools.count()
-
-
-class NetNs:
-    """A namespace of our own, with loopback up and without IPv6 (whose chatter would disturb counts)."""
-
-    def __init__(self, label: str) -> None:
-        self.name = f"cham-{os.getpid()}-{next(_numbers)}-{label}"
-        netns.create(self.name)
-        self._handle = Namespace(self.name)
-        self.call(Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text, "1")
-        self.up("lo")
-
-    def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a function inside, in a thread. Sockets and child processes that it makes stay inside."""
-        return self._handle.call(function, *args)
-
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command inside and wait for it; raises when it fails."""
-        return self.call(lambda: subprocess.run(command, check=True, capture_output=True, text=True))
-
-    def popen(self, *command: str, **options: Any) -> subprocess.Popen[Any]:
-        """Start a command inside."""
-        return self.call(lambda: subprocess.Popen(command, **options))
-
-    def socket(self, kind: int = socket.SOCK_DGRAM, timeout: float = 5.0) -> socket.socket:
-        """An IPv4 socket inside."""
-        made = self.call(socket.socket, socket.AF_INET, kind)
-        made.settimeout(timeout)
-        return made
-
-    def route(self, act: Callable[[IPRoute, int], Any], interface: str) -> None:
-        """`act(iproute, interface number)` inside."""
-
-        def inside() -> None:
-            with IPRoute() as ipr:
-                act(ipr, ipr.link_lookup(ifname=interface)[0])
-
-        self.call(inside)
-
-    def up(self, interface: str) -> None:
-        """Bring an interface up."""
-        self.route(lambda ipr, index: ipr.link("set", index=index, state="up"), interface)
-
-    def down(self, interface: str) -> None:
-        """Bring an interface down."""
-        self.route(lambda ipr, index: ipr.link("set", index=index, state="down"), interface)
-
-    def address(self, interface: str, address: str, prefix: int = 24) -> None:
-        """Give an interface an address."""
-        self.route(lambda ipr, index: ipr.addr("add", index=index, address=address, prefixlen=prefix), interface)
-
-    def neighbour(self, interface: str, address: str, mac: str) -> None:
-        """A permanent entry in the neighbour table."""
-        self.route(lambda ipr, index: ipr.neigh("replace", dst=address, lladdr=mac, ifindex=index, state=0x80), interface)
-
-    def delete(self, interface: str) -> None:
-        """Remove an interface."""
-        self.route(lambda ipr, index: ipr.link("del", index=index), interface)
-
-    def remove(self) -> None:
-        """Remove the namespace and all in it."""
-        self._handle.close()
-        netns.remove(self.name)
-
-
-@dataclass
-class Veth:
-    """Two namespaces joined by a pair: `peer` is an ordinary Linux host, `host` is where an engine's port lives.
-
-    The interface is called `veth0` in both. Transmit checksum offload is off in both.
-    """
-
-    peer: NetNs
-    host: NetNs
-    peer_address: str = "10.77.0.1"
-    host_address: str = "10.77.0.2"
-    interface: str = "veth0"
-
-    @property
-    def peer_mac(self) -> bytes:
-        """Of the peer's end."""
-        return _interface(self.peer, self.interface, lambda i: i.mac)
-
-    @property
-    def host_mac(self) -> bytes:
-        """Of the host's end."""
-        return _interface(self.host, self.interface, lambda i: i.mac)
-
-    def join(self) -> None:
-        """Make the pair, addresses included; also again, after it was deleted."""
-
-        def make() -> None:
-            with IPRoute() as ipr:
-                other = {"ifname": self.interface, "net_ns_fd": self.peer.name}
-                ipr.link("add", ifname=self.interface, kind="veth", peer=other)
-
-        self.host.call(make)
-        for end, address in ((self.peer, self.peer_address), (self.host, self.host_address)):
-            _interface(end, self.interface, lambda i: i.set_transmit_checksums(False))
-            end.up(self.interface)
-            end.address(self.interface, address)
-
-
-def _interface(where: NetNs, name: str, ask: Callable[[Interface], T]) -> T:
-    interface = where.call(Interface, name)
-    try:
-        return ask(interface)
-    finally:
-        interface.close()
+from chamelio.bench.netns import NetNs, Veth
 
 
 def need_root(what: str) -> None:

@@ -18,8 +18,8 @@ from rig import Plug, Rig, library, numbered
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
+from chamelio.bench.netns import NetNs, Veth
 from chamelio.engine.ports import AfXdpPort, Port, PortError, TapPort, kernel_bpf, open_port, xdp_program
-from netns import NetNs, Veth
 
 pytestmark = pytest.mark.root
 
