@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 
 from chamelio.messages import Refusal
@@ -59,3 +60,14 @@ def lock_file(path: Path) -> int | None:
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
+
+
+def await_unlocked(path: Path, seconds: float) -> bool:
+    """Wait until no process holds the lock `path`; False if one still does. Raises OSError."""
+    end = time.monotonic() + seconds
+    while (lock := lock_file(path)) is None:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    os.close(lock)
+    return True

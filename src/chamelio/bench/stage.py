@@ -6,29 +6,39 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from chamelio import toolchain
+from chamelio.bench.netns import NetNs
 from chamelio.cli.folder import read_protocol
+from chamelio.files import await_unlocked
+from chamelio.host.daemon import LOCK
 from chamelio.messages import Channel, Refusal, connect, memfd
 
 START_SECONDS = 30.0
 END_SECONDS = 3.0
+DOWN_SECONDS = 10.0
 C_SOURCES = toolchain.PACKAGE / "sockets" / "c"
 
 
 def build_application(name: str) -> Path:
     """One of the C programs of `sockets/c`, compiled; where it lies."""
-    content = toolchain.executable([C_SOURCES / f"{name}.c", C_SOURCES / "chamelio_app.c"])
-    path = toolchain.cache_dir() / "applications" / name
+    return build_program(C_SOURCES / f"{name}.c", C_SOURCES / "chamelio_app.c")
+
+
+def build_program(*sources: Path) -> Path:
+    """A C program, named after its files; where it lies. Raises BuildError."""
+    content = toolchain.executable(sources, includes=(toolchain.FASTPATH, toolchain.INCLUDE, C_SOURCES))
+    path = toolchain.cache_dir() / "programs" / "-".join(source.stem for source in sources)
     path.parent.mkdir(exist_ok=True)
     if not path.exists() or path.read_bytes() != content:
         fresh = path.with_suffix(f".{os.getpid()}")
@@ -38,12 +48,34 @@ def build_application(name: str) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A ^C that comes inside counts at the end: what is half made cannot be removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    former = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+    if came:
+        raise KeyboardInterrupt
+
+
 class Process:
     """A child whose lines are collected: JSON objects in `reports`, the last line of all in `last`."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
         self._child = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a ^C is for who started it, who then ends it
         )
         self.name = Path(command[0]).name
         self.last = ""
@@ -68,6 +100,13 @@ class Process:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(END_SECONDS)
             raise Refusal("failed", f"{self.name} did not start: {self.errors() or 'it says nothing'}")
+
+    def final(self, seconds: float) -> dict[str, Any] | None:
+        """Wait for its end; its last report, if that says that it is."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(seconds)
+        self._reader.join(END_SECONDS)
+        return next((r for r in reversed(self.reports) if r.get("final")), None)
 
     def errors(self) -> str:
         """What it has said about errors, once it has ended."""
@@ -102,11 +141,17 @@ class Stage:
 
     def __enter__(self) -> Stage:
         command = [sys.executable, "-m", "chamelio", "up", "--detach", "-o", "json", *self._up]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            shutil.rmtree(self.run, ignore_errors=True)
-            raise Refusal("failed", f"the host does not start: {(done.stderr or done.stdout).strip()}")
-        self._channel = connect(self.run)
+        try:
+            with uninterrupted():
+                done = subprocess.run(
+                    command, env=self._environment, capture_output=True, text=True, check=False, start_new_session=True
+                )
+                if done.returncode:
+                    raise _refusal(done)
+                self._channel = connect(self.run)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def call(self, verb: str, fds: Sequence[int] = (), /, **arguments: Any) -> Any:
@@ -137,10 +182,11 @@ class Stage:
             os.close(fd)
         return {**done, "wall_ms": (time.perf_counter() - started) * 1e3}
 
-    def start(self, *command: str, ready: bool = True) -> Process:
-        """Start a process of ours; `ready`: wait for its first line."""
-        process = Process(command, self._environment)
-        self._processes.append(process)
+    def start(self, *command: str, ready: bool = True, inside: NetNs | None = None) -> Process:
+        """Start a process of ours, in a namespace if one is given; `ready`: wait for its first line."""
+        with uninterrupted():
+            process = inside.call(Process, command, self._environment) if inside else Process(command, self._environment)
+            self._processes.append(process)
         if ready:
             process.until_ready()
         return process
@@ -154,23 +200,25 @@ class Stage:
         return str(self.run / "tenants" / tenant / f"{protocol}.sock")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for process in reversed(self._processes):
-            process.end()
-        with contextlib.suppress(Refusal, OSError):
-            self.call("shutdown")
-        if self._channel is not None:
-            self._channel.close()
-        self._await_end()
-        shutil.rmtree(self.run, ignore_errors=True)
+        self.close()
 
-    def _await_end(self) -> None:
-        _until(lambda: not (self.run / "api.sock").exists(), END_SECONDS)
+    def close(self) -> None:
+        """End everything and remove the directory."""
+        with uninterrupted():
+            for process in reversed(self._processes):
+                process.end()
+            if self._channel is not None:
+                with contextlib.suppress(Refusal, OSError):
+                    self.call("shutdown")
+                self._channel.close()
+                await_unlocked(self.run / LOCK, DOWN_SECONDS)
+            shutil.rmtree(self.run, ignore_errors=True)
 
 
-def _until(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
+def _refusal(done: subprocess.CompletedProcess[str]) -> Refusal:
+    """What `chamelio up -o json` said."""
+    try:
+        refusal = Refusal.of(json.loads(done.stdout)["error"])
+    except (ValueError, KeyError, TypeError):
+        refusal = Refusal("failed", (done.stderr or done.stdout).strip() or f"it ended with status {done.returncode}")
+    return Refusal(refusal.code, f"the host does not start: {refusal.message}", refusal.remedy)

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -148,7 +147,7 @@ def _detached(settings: Settings, run: Path, words: Sequence[str]) -> None:
 @common()
 def down(settings: Settings, keep_engine: bool) -> None:
     """End the daemon and its engine. An engine that was left alone by its daemon is ended too."""
-    from chamelio.files import lock_file
+    from chamelio.files import await_unlocked
     from chamelio.host.daemon import LOCK
 
     run = settings.run_directory
@@ -159,13 +158,7 @@ def down(settings: Settings, keep_engine: bool) -> None:
             raise
         settings.show({"engine": "ended"}, lambda: "there was no daemon; its engine is ended")
         return
-    end = time.monotonic() + DOWN_SECONDS
-    while time.monotonic() < end:
-        lock = lock_file(run / LOCK)  # the daemon holds it to its end
-        if lock is not None:
-            os.close(lock)
-            break
-        time.sleep(0.01)
+    await_unlocked(run / LOCK, DOWN_SECONDS)  # the daemon holds it to its end
     settings.show(result, lambda: "down" + ("; the engine forwards on" if keep_engine else ""))
 
 
