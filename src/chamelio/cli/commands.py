@@ -54,6 +54,14 @@ def tax(settings: Settings) -> int:
     return result if isinstance(result, int) else 0
 
 
+@bench.command("swap")
+@common()
+def swap(settings: Settings) -> int:
+    """What replacing a protocol under load costs: time of a swap, requests lost."""
+    result = _part("chamelio.bench.swap", "the benchmark")(json=settings.json)
+    return result if isinstance(result, int) else 0
+
+
 @click.command()
 @click.argument("code")
 @common()

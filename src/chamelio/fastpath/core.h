@@ -77,9 +77,10 @@ struct cham_tenant_counters {
 struct cham_counters {
     u64 rounds, idle_rounds;
     u64 cycles_elapsed, cycles_idle, cycles_provider;
+    u64 cycles_stolen; /* measured beyond what the work can cost: the machine's doing, in anybody's turn or in input */
     u64 swaps;
     u64 rx_packets, tx_packets; /* all ports */
-    u64 arp_handled, icmp_handled; /* consumed by the provider */
+    u64 arp_handled, icmp_handled; /* consumed by the provider: answered, or given to the slow path that it concerns */
     u64 switched; /* from one tenant of this host to another */
     u64 drops[CHAM_N_DROPS]; /* nobody's: before a tenant was known */
     struct cham_tenant_counters tenants[CHAM_MAX_TENANTS];

@@ -40,6 +40,16 @@ static struct cham_neighbour *claim(struct cham_core *core, u32 network, u32 add
     return best;
 }
 
+/* A new entry, about which nothing is known yet; `source` is the address of ours that asks. NULL: there is no place. */
+static struct cham_neighbour *enter(struct cham_core *core, const struct cham_port *port, u32 address, u32 source)
+{
+    struct cham_neighbour *n = claim(core, port->network, address);
+    if (n)
+        *n = (struct cham_neighbour){.state = CHAM_NB_INCOMPLETE, .network = port->network, .address = address,
+                                     .port = port->index, .source = source, .parked = CHAM_NONE};
+    return n;
+}
+
 static void arp_write(u8 *arp, u32 op, const u8 *sender_mac, u32 sender, const u8 *target_mac, u32 target)
 {
     static const u8 head[6] = {0, 1, 8, 0, 6, 4}; /* Ethernet, IPv4 */
@@ -121,6 +131,8 @@ void cham_arp(struct cham_core *core, struct cham_port *port, struct cham_frame 
         return cham_drop(core, 0, CHAM_NONE, f, CHAM_DROP_ARP_NOT_OURS);
     core->counters->arp_handled++;
     struct cham_neighbour *n = find(core, port->network, sender);
+    if (!n && op == ARP_REQUEST && ipv4_unicast(sender))
+        n = enter(core, port, sender, target); /* who asks for us will be spoken to soon (RFC 826) */
     if (n && n->port == port->index && (op == ARP_REQUEST || n->tries)) /* a reply counts only when we asked */
         learn(core, n, arp + ARP_SENDER_MAC);
     if (op == ARP_REPLY)
@@ -146,17 +158,9 @@ void cham_neighbour_send(struct cham_core *core, struct cham_port *port, struct 
     if (n && n->port != port->index)
         forget(core, n), n = 0;
     if (!n) {
-        n = claim(core, port->network, next_hop);
+        n = enter(core, port, next_hop, cham_load32(frame_ip(f) + IPV4_SRC));
         if (!n)
             return cham_drop(core, inst, tenant, f, CHAM_DROP_NEIGHBOUR);
-        n->state = CHAM_NB_INCOMPLETE;
-        n->network = port->network;
-        n->address = next_hop;
-        n->port = port->index;
-        n->source = cham_load32(frame_ip(f) + IPV4_SRC);
-        n->tries = 0;
-        n->parked = CHAM_NONE;
-        n->n_parked = 0;
         ask(core, n);
     }
     if (n->n_parked >= PARKED_PER_NEIGHBOUR || (inst && core->tenants[tenant].parked >= PARKED_PER_TENANT))

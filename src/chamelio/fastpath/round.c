@@ -32,9 +32,15 @@ static void charge_tenant(struct cham_core *core, u32 index, u64 cycles)
     core->counters->tenants[index].cycles += cycles;
 }
 
-/* The cycles of input go to the tenants by the packets they received in this burst; nobody's packets are overhead. */
+/* The cycles of input go to the tenants by the packets they received in this burst; nobody's packets are overhead, and what
+ * exceeds the bound of so many packets is stolen by the machine. */
 static void charge_input(struct cham_core *core, u32 packets, u64 cycles)
 {
+    u64 bound = (u64)packets * COST_PACKET_BOUND;
+    if (unlikely(packets && cycles > bound)) {
+        core->counters->cycles_stolen += cycles - bound;
+        cycles = bound;
+    }
     u64 each = packets ? cycles / packets : 0, rest = cycles;
     for (u32 i = 0; packets && i < core->n_active; i++) {
         struct cham_tenant *t = core->tenants + core->active[i];
@@ -115,6 +121,7 @@ static u32 turn(struct cham_core *core, u32 index)
     core->counters->tenants[index].turns++;
     if (unlikely(elapsed > bound && !cham_cfg_virtual)) {
         core->counters->tenants[index].stolen += elapsed - bound;
+        core->counters->cycles_stolen += elapsed - bound;
         if (only)
             only->counters->events[CHAM_EVENT_BOUND_EXCEEDED]++;
         elapsed = bound;

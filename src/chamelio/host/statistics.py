@@ -26,6 +26,7 @@ _HOST = (
     "cycles_elapsed",
     "cycles_idle",
     "cycles_provider",
+    "cycles_stolen",
     "swaps",
     "rx_packets",
     "tx_packets",
