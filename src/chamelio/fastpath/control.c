@@ -204,25 +204,31 @@ static u32 remove_port(struct cham_core *core, u32 index)
     return CHAM_STATUS_OK;
 }
 
+/* The table is kept in order, the longest prefix first, so that the first route that matches is the one. */
 static u32 change_route(struct cham_core *core, const u64 *arg, u32 add)
 {
-    struct cham_route *free = 0;
-    for (u32 i = 0; i < CHAM_MAX_ROUTES; i++) {
-        struct cham_route *r = core->routes + i;
-        if (!r->used) {
-            free = free ? free : r;
-        } else if (r->network == arg[0] && r->prefix == arg[1] && r->mask == arg[2]) {
-            if (add)
-                return CHAM_STATUS_TAKEN;
-            r->used = 0;
-            return CHAM_STATUS_OK;
-        }
+    struct cham_route route = {(u32)arg[0], (u32)arg[1], (u32)arg[2], (u32)arg[3], (u32)arg[4]}, *r = core->routes;
+    u32 at = 0;
+    while (at < core->n_routes && cham_be32(r[at].mask) > cham_be32(route.mask))
+        at++;
+    u32 same = at;
+    while (same < core->n_routes && (r[same].network != route.network || r[same].prefix != route.prefix || r[same].mask != route.mask))
+        same++;
+    if (!add) {
+        if (same == core->n_routes)
+            return CHAM_STATUS_UNKNOWN;
+        core->n_routes--;
+        for (u32 i = same; i < core->n_routes; i++)
+            r[i] = r[i + 1];
+        return CHAM_STATUS_OK;
     }
-    if (!add)
-        return CHAM_STATUS_UNKNOWN;
-    if (!free)
+    if (same < core->n_routes)
+        return CHAM_STATUS_TAKEN;
+    if (core->n_routes == CHAM_MAX_ROUTES)
         return CHAM_STATUS_FULL;
-    *free = (struct cham_route){1, (u32)arg[0], (u32)arg[1], (u32)arg[2], (u32)arg[3], (u32)arg[4]};
+    for (u32 i = core->n_routes++; i > at; i--)
+        r[i] = r[i - 1];
+    r[at] = route;
     return CHAM_STATUS_OK;
 }
 

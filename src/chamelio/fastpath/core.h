@@ -157,7 +157,6 @@ struct cham_binding {
 };
 
 struct cham_route {
-    u32 used;
     u32 network, prefix, mask; /* packet byte order */
     u32 gateway;               /* 0: on link */
     u32 port;
@@ -210,7 +209,8 @@ struct cham_core {
     u32 active[CHAM_MAX_TENANTS];
     u32 bindings_head[256];
     struct cham_binding bindings[CHAM_MAX_BINDINGS];
-    struct cham_route routes[CHAM_MAX_ROUTES];
+    u32 n_routes;
+    struct cham_route routes[CHAM_MAX_ROUTES]; /* the longest prefix first */
     struct cham_neighbour neighbours[CHAM_MAX_NEIGHBOURS];
     /* the mailbox: the control thread fills `command`, then raises `requested`; the round answers by `completed` */
     u32 requested CHAM_ALIGNED(64);

@@ -25,7 +25,7 @@ static u32 check_ipv4(struct cham_frame *f)
     u32 header = ipv4_header(ip), total = cham_be16(cham_load16(ip + IPV4_TOTAL));
     if (header < IPV4_MIN || total < header || total > f->len)
         return CHAM_DROP_IP_HEADER;
-    if (inet_sum(ip, header) != 0xffff)
+    if (ipv4_sum(ip, header) != 0xffff)
         return CHAM_DROP_IP_CHECKSUM;
     if (cham_load16(ip + IPV4_FRAGMENT) & cham_be16(0x3fff)) /* more fragments, or an offset */
         return CHAM_DROP_IP_FRAGMENT;
@@ -33,7 +33,9 @@ static u32 check_ipv4(struct cham_frame *f)
     return CHAM_N_DROPS;
 }
 
-static void deliver(struct cham_core *core, u32 network, struct cham_frame *f)
+/* To the backlog of whom it is for. `received`: it came by a port, and the input's cycles are shared by such packets; a
+ * switched one was paid for by its sender's turn. */
+static void deliver(struct cham_core *core, u32 network, struct cham_frame *f, u32 received)
 {
     const u8 *ip = frame_ip(f);
     u32 address = cham_load32(ip + IPV4_DST), source = cham_load32(ip + IPV4_SRC), protocol = ip[IPV4_PROTOCOL];
@@ -46,8 +48,9 @@ static void deliver(struct cham_core *core, u32 network, struct cham_frame *f)
     if (unlikely(!b)) {
         b = demux_address(core, network, address);
         if (!b)
-            cham_drop(core, 0, CHAM_NONE, f, CHAM_DROP_IP_DESTINATION);
-        else if (protocol == IP_ICMP)
+            return cham_drop(core, 0, CHAM_NONE, f, CHAM_DROP_IP_DESTINATION);
+        core->tenants[b->tenant].burst_packets += received;
+        if (protocol == IP_ICMP)
             cham_icmp(core, network, b, f);
         else
             cham_drop(core, 0, b->tenant, f, CHAM_DROP_NO_PROTOCOL);
@@ -55,7 +58,7 @@ static void deliver(struct cham_core *core, u32 network, struct cham_frame *f)
     }
     struct cham_instance *inst = core->instances[b->instance];
     struct cham_tenant *tenant = core->tenants + b->tenant;
-    tenant->burst_packets++;
+    tenant->burst_packets += received;
     if (unlikely(tenant->deficit < -core->max_debt))
         return cham_drop(core, inst, b->tenant, f, CHAM_DROP_DEBT);
     if (unlikely(inst->backlog_len >= CHAM_BACKLOG || inst->state != CHAM_INSTANCE_ACTIVE))
@@ -73,7 +76,7 @@ void cham_switch(struct cham_core *core, u32 network, struct cham_frame *f)
     u32 reason = check_ipv4(f);
     if (unlikely(reason != CHAM_N_DROPS))
         return cham_drop(core, 0, CHAM_NONE, f, reason);
-    deliver(core, network, f);
+    deliver(core, network, f, 0);
 }
 
 static void input_ipv4(struct cham_core *core, struct cham_port *port, struct cham_frame *f)
@@ -85,7 +88,7 @@ static void input_ipv4(struct cham_core *core, struct cham_port *port, struct ch
     /* Our own addresses never come in from outside: those packets are switched, or spoofed. */
     if (unlikely(!ipv4_unicast(source) || demux_address(core, port->network, source)))
         return cham_drop(core, 0, CHAM_NONE, f, CHAM_DROP_IP_SOURCE);
-    deliver(core, port->network, f);
+    deliver(core, port->network, f, 1);
 }
 
 void cham_input(struct cham_core *core, struct cham_port *port, struct cham_frame **frames, u32 n)

@@ -15,14 +15,10 @@ void cham_port_queue(struct cham_core *core, struct cham_port *port, struct cham
 /* The most specific route to an address, or NULL. */
 static const struct cham_route *route(const struct cham_core *core, u32 network, u32 address)
 {
-    const struct cham_route *best = 0;
-    for (u32 i = 0; i < CHAM_MAX_ROUTES; i++) {
-        const struct cham_route *r = core->routes + i;
-        if (r->used && r->network == network && (address & r->mask) == r->prefix &&
-            (!best || cham_be32(r->mask) > cham_be32(best->mask)))
-            best = r;
-    }
-    return best;
+    for (const struct cham_route *r = core->routes, *end = r + core->n_routes; r < end; r++)
+        if ((address & r->mask) == r->prefix && r->network == network)
+            return r;
+    return 0;
 }
 
 void cham_send(struct cham_core *core, u32 network, struct cham_instance *inst, struct cham_frame *f)

@@ -30,7 +30,7 @@ def _version(number: int) -> bytes:
 
 
 def measure(swaps: int = SWAPS) -> dict[str, Any]:
-    """Plain values: packets/s on the wire (both directions), requests lost, microseconds of each swap, milliseconds in which others join.
+    """Plain values: packets/s on the wire (both directions), requests lost, microseconds of a swap, milliseconds of a join.
 
     Raises Refusal when a process does not start or the generator does not come to an end.
     """
