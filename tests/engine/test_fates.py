@@ -29,6 +29,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str, str]] = [
     ("source is another tenant's", {"packet": udp(B, A, b"e" * 8)}, "nobody", "bad_ip_source"),
     ("nobody's address", {"packet": udp(Net.PEER, "10.0.0.77", b"e" * 8)}, "nobody", "unknown_address"),
     ("a protocol that the tenant does not run", {"packet": ipv4(Net.PEER, A, b"x" * 8, 132)}, "tenant", "no_protocol"),
+    ("IP protocol 0", {"packet": ipv4(Net.PEER, A, b"x" * 8, 0)}, "tenant", "no_protocol"),
     ("ICMP that is not for us", {"packet": ipv4(Net.PEER, A, bytes([8, 0, 1, 1]) + bytes(4), 1)}, "tenant", "icmp_ignored"),
     ("another station", {"packet": GOOD, "mac": b"\x02\x00\x00\x00\x77\x77"}, "nobody", "not_our_mac"),
     ("VLAN tag", {"packet": bytes(4) + GOOD, "ethertype": 0x8100}, "nobody", "vlan"),

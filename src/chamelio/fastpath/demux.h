@@ -17,14 +17,15 @@ CHAM_INLINE const struct cham_binding *demux_address(const struct cham_core *cor
     return 0;
 }
 
-/* The binding of an IP protocol at an address whose port range holds `port` (host order), or NULL. */
+/* The binding of an IP protocol at an address whose port range holds `port` (host order), or NULL. Protocol 0, which packets
+ * may carry too (RFC 8200, hop-by-hop options), stands for the address itself: no instance is behind it. */
 CHAM_INLINE const struct cham_binding *demux_protocol(const struct cham_core *core, u32 network, u32 address,
                                                       u32 protocol, u32 port)
 {
     for (u32 i = core->bindings_head[binding_bucket(network, address)]; i != CHAM_NONE; i = core->bindings[i].next) {
         const struct cham_binding *b = core->bindings + i;
-        if (b->address == address && b->network == network && b->protocol == protocol && port >= b->port_low &&
-            port <= b->port_high)
+        if (b->address == address && b->network == network && b->protocol && b->protocol == protocol &&
+            port >= b->port_low && port <= b->port_high)
             return b;
     }
     return 0;

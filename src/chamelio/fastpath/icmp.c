@@ -26,7 +26,6 @@ void cham_icmp(struct cham_core *core, u32 network, const struct cham_binding *a
     u8 *ip = frame_ip(f);
     u32 header = ipv4_header(ip), len = f->len - header;
     const u8 *icmp = ip + header;
-    core->tenants[address->tenant].burst_packets++;
     if (len < ICMP_MIN || inet_sum(icmp, len) != 0xffff)
         return cham_drop(core, 0, address->tenant, f, CHAM_DROP_ICMP);
     if (icmp[0] == ICMP_ECHO && icmp[1] == 0)
@@ -39,8 +38,10 @@ void cham_icmp(struct cham_core *core, u32 network, const struct cham_binding *a
             const struct cham_binding *b =
                 demux_protocol(core, network, address->address, quoted[IPV4_PROTOCOL],
                                cham_be16(cham_load16(quoted + ipv4_header(quoted))));
-            if (b)
+            if (b) {
+                core->counters->icmp_handled++;
                 return cham_punt(core, core->instances[b->instance], f, CHAM_RX);
+            }
         }
     }
     cham_drop(core, 0, address->tenant, f, CHAM_DROP_ICMP);
