@@ -15,7 +15,7 @@ from chamelio.engine import abi
 from chamelio.engine.catalogue import drops, events
 from chamelio.engine.engine import Engine, Instance
 from chamelio.engine.ports import WirePeer
-from chamelio.engine.world import World
+from chamelio.world import World
 from chamelio.jit.artifact import Options, UnitImage
 from chamelio.jit.compile import compile_unit
 from chamelio.jit.layout import PAGE

@@ -19,10 +19,10 @@ from typing import Any
 
 from chamelio import toolchain
 from chamelio.bench.netns import NetNs
-from chamelio.cli.folder import read_protocol
 from chamelio.files import await_unlocked
 from chamelio.host.daemon import LOCK
 from chamelio.messages import Channel, Refusal, connect, memfd
+from chamelio.tenant.folder import read_protocol
 
 START_SECONDS = 30.0
 END_SECONDS = 3.0
@@ -48,20 +48,39 @@ def build_program(*sources: Path) -> Path:
     return path
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """A ^C that comes inside counts at the end: what is half made cannot be removed."""
+    """A signal to end that comes inside counts afterwards: what is half made cannot be removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
-    former = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    former = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
     if came:
-        raise KeyboardInterrupt
+        signal.raise_signal(came[0])
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end what is inside as ^C does: by an exception, after which everything is removed."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    former = {number: signal.signal(number, end) for number in ENDING[1:]}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 class Process:

@@ -12,7 +12,7 @@ import click
 
 from chamelio import toolchain
 from chamelio.cli.common import Group, Settings, common
-from chamelio.cli.folder import find_folder, read_manifest, read_object, read_protocol
+from chamelio.tenant.folder import find_folder, read_manifest, read_object, read_protocol
 from chamelio.cli.output import fields, table
 from chamelio.messages import Refusal, memfd
 

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from chamelio.engine import abi, catalogue
+from chamelio.engine import abi
+from chamelio.engine.counters import drop_counts, instance_counts
 from chamelio.host.model import Tenant
 from chamelio.messages import Refusal
 
-HOOKS = ("rx", "ring", "tx", "timer")
-_PACKETS = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "done", "punted", "consumed", "injected")
 _HOST = (
     "rounds",
     "idle_rounds",
@@ -34,11 +33,6 @@ _HOST = (
     "icmp_handled",
     "switched",
 )
-
-
-def nonzero(counts: Any, names: Sequence[str]) -> dict[str, int]:
-    """Those of an array of counts that are not 0, by name."""
-    return {names[int(i)]: int(counts[i]) for i in np.flatnonzero(counts) if i < len(names)}
 
 
 class Statistics:
@@ -72,33 +66,21 @@ class Statistics:
         Drops and events that did not happen are left out; `reasons` are handlers' own error codes.
         """
         live = self._live()
-        drops = [entry.name for entry in catalogue.drops()]
-        events = [entry.name for entry in catalogue.events()]
-        reasons = [str(i) for i in range(256)]
-
-        def instance(index: int) -> dict[str, Any]:
-            one = live["instances"][index]
-            return {
-                **{name: int(one[name]) for name in _PACKETS},
-                "drops": nonzero(one["drops"], drops),
-                "events": nonzero(one["events"], events),
-                "reasons": nonzero(one["reasons"], reasons),
-                "hooks": {h: {n: int(one["hooks"][i][n]) for n in ("runs", "cycles", "errors")} for i, h in enumerate(HOOKS)},
-            }
-
         def tenant(about: Tenant) -> dict[str, Any]:
             one = live["tenants"][about.index]
             return {
                 **{name: int(one[name]) for name in ("cycles", "turns", "stolen", "icmp_echo")},
                 "weight": about.weight,
-                "drops": nonzero(one["drops"], drops),
-                "protocols": {p.name: instance(p.instance) for p in about.protocols.values() if p.instance is not None},
+                "drops": drop_counts(one["drops"]),
+                "protocols": {
+                    p.name: instance_counts(live, p.instance) for p in about.protocols.values() if p.instance is not None
+                },
             }
 
         return {
             "time_ns": time.monotonic_ns(),
             "engine": {name: int(live[name]) for name in _HOST},
-            "drops": nonzero(live["drops"], drops),
+            "drops": drop_counts(live["drops"]),
             "tenants": {t.name: tenant(t) for t in tenants if t.index >= 0},
             "ports": ports,
         }

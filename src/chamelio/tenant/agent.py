@@ -18,22 +18,23 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from chamelio.bpf.object import load_object
-from chamelio.cli.folder import Manifest, find_folder, read_protocol
-from chamelio.jit.layout import RING_IN, RING_OUT
+from chamelio.jit.layout import RING_IN, RING_OUT, Layout
 from chamelio.messages import AsyncChannel, Refusal, close_all, decode
-from chamelio.tenant.attachment import Attachment, attach
+from chamelio.tenant.attachment import attach
+from chamelio.tenant.folder import Manifest, find_folder, read_protocol
 from chamelio.tenant.region import Region, value_types
 from chamelio.tenant.runtime import RequestError, Runtime, Services, SlowPath
 
 MAX_APPLICATIONS = 64
 SETTLE_S = 0.0002  # between looks whether the engine has taken a request
-SETTLE_LIMIT_S = 1.0
+SETTLE_LIMIT_NS = 1_000_000_000
 
 
 def load_slow_path(folder: Path | None, manifest: Manifest) -> type[SlowPath]:
@@ -53,11 +54,27 @@ def load_slow_path(folder: Path | None, manifest: Manifest) -> type[SlowPath]:
     return found
 
 
-class Agent:
-    """One protocol of one tenant."""
+class Attached(Protocol):
+    """What an agent needs of its attachment: where everything lies, and a way to open and close contexts."""
 
-    def __init__(self, attachment: Attachment, protocol: str) -> None:
-        self._attachment = attachment
+    instance: int
+    address: str
+    origin: int
+    resumed: bool
+    layout: Layout
+    region_fd: int
+    bells: list[int]
+    about: dict[str, Any]
+
+    async def call(self, verb: str, **arguments: Any) -> Any:
+        """`context.open` or `context.close`. Raises Refusal."""
+
+
+class Agent:
+    """One protocol of one tenant. `now` gives ns, on the clock of the loop that it runs on."""
+
+    def __init__(self, attachment: Attached, protocol: str, now: Callable[[], int] = time.monotonic_ns) -> None:
+        self._attachment, self.now = attachment, now
         manifest, content = read_protocol(protocol)
         obj = load_object(content, manifest.name)
         self._types = value_types(obj)
@@ -84,11 +101,11 @@ class Agent:
         loop.add_reader(bell, self._ring, bell, rung)
         try:
             while True:
-                if self.runtime.poll(time.monotonic_ns()) or not self.runtime.sleep():
+                if self.runtime.poll(self.now()) or not self.runtime.sleep():
                     await asyncio.sleep(0)
                     continue
                 due = self.runtime.due
-                timeout = None if due is None else max(0.0, (due - time.monotonic_ns()) / 1e9)
+                timeout = None if due is None else max(0.0, (due - self.now()) / 1e9)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(timeout):
                         await rung.wait()
@@ -104,8 +121,8 @@ class Agent:
 
     async def settle(self) -> None:
         """Wait until the engine has taken all requests of the slow path, so that what was promised holds."""
-        deadline = time.monotonic() + SETTLE_LIMIT_S
-        while not self.services.flush() and time.monotonic() < deadline:
+        deadline = self.now() + SETTLE_LIMIT_NS
+        while not self.services.flush() and self.now() < deadline:
             await asyncio.sleep(SETTLE_S)
 
     # ---- applications --------------------------------------------------------------------------------------------------
