@@ -39,25 +39,32 @@ def shares(before: dict[str, Any], now: dict[str, Any]) -> dict[str, dict[str, A
     return out
 
 
+def _reasons(drops: dict[str, int]) -> str:
+    return ", ".join(f"{reason} {n:,}" for reason, n in drops.items()) or "none"
+
+
+def _requests(report: dict[str, Any] | None) -> list[str]:
+    return [f"{report['per_second']:,.0f}", f"{report['p50_us']:.0f}", f"{report['p99_us']:.0f}"] if report else ["", "", ""]
+
+
 def _tenants(before: dict[str, Any], now: dict[str, Any]) -> Table:
     table = Table(expand=True)
-    for column in ("tenant", "requests/s", "p50 us", "p99 us", "packets/s", "cycles/packet", "share of core", "drops", "lost"):
-        table.add_column(column, justify="left" if column in ("tenant", "drops") else "right")
+    for column in ("who", "requests/s", "p50 us", "p99 us", "packets/s", "cycles/packet", "share of core", "drops", "lost"):
+        table.add_column(column, justify="left" if column in ("who", "drops") else "right")
     for name, one in shares(before, now).items():
         report = now["generators"].get(name)
-        requests = (
-            [f"{report['per_second']:,.0f}", f"{report['p50_us']:.0f}", f"{report['p99_us']:.0f}"] if report else ["", "", ""]
-        )
-        drops = ", ".join(f"{reason} {n:,}" for reason, n in one["drops"].items()) or "none"
         table.add_row(
             name,
-            *requests,
+            *_requests(report),
             f"{one['packets_per_second']:,.0f}",
             f"{one['cycles_per_packet']:,.0f}",
             f"{one['share_of_core']:.1%}",
-            drops,
+            _reasons(one["drops"]),
             f"{report['lost']:,}" if report else "",
         )
+    for name in now["generators"].keys() - now["tenants"].keys():
+        report = now["generators"][name]
+        table.add_row(name, *_requests(report), "", "", "", "", f"{report['lost']:,}")
     return table
 
 
@@ -79,7 +86,11 @@ def summary(result: dict[str, Any]) -> RenderableType:
                 f"p99 {r['p99_us']:.0f} us, lost {r['lost']}"
             )
     for name, one in result["tenants"].items():
-        lines.append(f"{name:6} {one['cycles_per_packet']:>9,.0f} cycles per packet, {one['share_of_core']:.1%} of the core")
+        lines.append(
+            f"{name:6} {one['cycles_per_packet']:>9,.0f} cycles per packet, {one['share_of_core']:.1%} of the core, "
+            f"drops: {_reasons(one['drops'])}"
+        )
+    lines.append(f"host   drops: {_reasons(result['host_drops'])}")
     green, swaps = result.get("load_green"), result.get("swaps")
     if green:
         lines.append(f"a third tenant was ready in {green['wall_ms']:.0f} ms: its protocol's code was there already")
