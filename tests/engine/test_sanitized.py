@@ -29,7 +29,7 @@ CONTEXTS = 4
 # the time stamp counter under the name that gcc knows
 GCC = ("gcc", "-std=gnu11", "-D__builtin_readcyclecounter=__builtin_ia32_rdtsc")
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
-ROUNDS = 3000
+ROUNDS = 10_000
 
 
 @pytest.mark.fault(4)
