@@ -12,9 +12,16 @@ import click
 
 from chamelio import toolchain
 from chamelio.cli.common import Group, Settings, common
-from chamelio.tenant.folder import find_folder, read_manifest, read_object, read_protocol
 from chamelio.cli.output import fields, table
 from chamelio.messages import Refusal, memfd
+from chamelio.tenant.folder import (
+    TEMPLATE_IP_PROTOCOL,
+    find_folder,
+    new_folder,
+    read_manifest,
+    read_object,
+    read_protocol,
+)
 
 REJECTED = 3
 
@@ -22,6 +29,28 @@ REJECTED = 3
 @click.group(cls=Group)
 def protocol() -> None:
     """Protocols: handlers and maps in a BPF object, run for a tenant."""
+
+
+@protocol.command("new")
+@click.argument("name")
+@click.option("--in", "parent", type=click.Path(path_type=Path), default=Path(), help="Where the folder is made [default: here].")
+@click.option("--ip-protocol", type=click.IntRange(2, 255), default=TEMPLATE_IP_PROTOCOL, help="Number in the IP header.")
+@common()
+def new(settings: Settings, name: str, parent: Path, ip_protocol: int) -> None:
+    """Make a folder with handlers, slow path, client, tests and README of a new protocol; it works at once."""
+    folder = new_folder(name, parent, ip_protocol)
+    files = sorted(path.name for path in folder.iterdir())
+    settings.show({"folder": str(folder), "files": files}, lambda: _next_steps(folder, name))
+
+
+def _next_steps(folder: Path, name: str) -> str:
+    return (
+        f"{folder} is ready. What to do next:\n"
+        f"  chamelio verify {folder}              what is proven of the handlers, and what they cost\n"
+        f"  pytest {folder}                       two hosts and a lossy wire, in virtual time\n"
+        f"  chamelio protocol load TENANT {folder}    run it; again after every change\n"
+        f"and read {folder / 'README.md'}; the handlers are in {folder / (name + '.bpf.c')}"
+    )
 
 
 @protocol.command("build")

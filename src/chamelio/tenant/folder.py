@@ -11,6 +11,8 @@ slowpath = "slowpath:UdpSlowPath" # optional: module:Class, the module in the fo
 from __future__ import annotations
 
 import difflib
+import keyword
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from chamelio.messages import Refusal
 
 MANIFEST = "protocol.toml"
 SHIPPED = toolchain.PACKAGE / "protocols"
+TEMPLATE, TEMPLATE_IP_PROTOCOL = "ping", 253
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
 class Manifest(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,3 +100,30 @@ def read_protocol(text: str) -> tuple[Manifest, bytes]:
         return manifest, read_object(folder / str(manifest.source or manifest.object))
     path = Path(text)
     return Manifest(path.name.split(".")[0].lower(), 0, object=text), read_object(path)
+
+
+def new_folder(name: str, parent: Path, ip_protocol: int = TEMPLATE_IP_PROTOCOL) -> Path:
+    """Make a folder for a new protocol: the shipped `ping` under another name, which works at once. Raises Refusal."""
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise Refusal(
+            "usage", f"{name!r} cannot be a protocol's name", "it becomes part of C and Python names: a-z, then a-z, 0-9 and '_'"
+        )
+    folder = parent / name
+    try:
+        folder.mkdir(parents=True)
+        for source in sorted(p for p in (SHIPPED / TEMPLATE).iterdir() if p.is_file()):
+            target = folder / _renamed(source.name, name)
+            target.write_text(_renamed(source.read_text(), name).replace(str(TEMPLATE_IP_PROTOCOL), str(ip_protocol)))
+    except FileExistsError:
+        raise Refusal("usage", f"{folder} exists already", "choose another name, or remove it") from None
+    except OSError as error:
+        raise Refusal("failed", f"{folder} cannot be made: {error.strerror}") from None
+    return folder
+
+
+def _renamed(text: str, name: str) -> str:
+    """The template's text with its name replaced wherever it is a word or begins one."""
+    camel = "".join(part.capitalize() for part in name.split("_"))
+    text = re.sub(rf"(?<![A-Za-z]){TEMPLATE}(?![a-z])", name, text)
+    text = re.sub(rf"\b{TEMPLATE.capitalize()}(?=[A-Z])", camel, text)
+    return re.sub(rf"\b{TEMPLATE.upper()}_", f"{name.upper()}_", text)
