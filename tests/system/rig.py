@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from chamelio.bench.netns import NetNs
@@ -40,6 +41,15 @@ class System:
         """Packets that tenants have lost, by tenant and reason; handlers' own reasons too."""
         tenants = self.stage.call("stats")["tenants"]
         return {name: (t["drops"], t["protocols"]["udp"]["drops"], t["protocols"]["udp"]["reasons"]) for name, t in tenants.items()}
+
+    def icmp_received(self, where: NetNs) -> int:
+        """ICMP messages that Linux has received (RFC 2011, icmpInMsgs)."""
+        names, values = (
+            line.split()
+            for line in where.call(Path("/proc/thread-self/net/snmp").read_text).splitlines()
+            if line.startswith("Icmp:")
+        )
+        return int(values[names.index("InMsgs")])
 
 
 def until(condition: Callable[[], Any], seconds: float = 5.0) -> bool:

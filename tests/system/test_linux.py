@@ -154,6 +154,13 @@ def test_a_closed_port_refuses_a_linux_client(system: System) -> None:
         exchange(client, payloads(10))
 
 
+def test_a_closed_port_of_linux_refuses_a_tenants_client(system: System, run: Callable[[Any], Any]) -> None:
+    answered = system.icmp_received(system.peer)
+    with pytest.raises(ConnectionRefusedError):
+        run(exchange_as_tenant((PEER, 4), [b"is anybody there?"]))
+    assert system.icmp_received(system.peer) == answered, "an ICMP error is not answered"
+
+
 def test_a_gateway_leads_to_another_network(
     system: System, linux_echo: Callable[[NetNs, str, int], None], run: Callable[[Any], Any]
 ) -> None:

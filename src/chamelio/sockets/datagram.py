@@ -52,10 +52,13 @@ class _Demultiplexer:
 
     def deliver(self, entries: Entries) -> None:
         """A batch of datagrams."""
-        for socket, pos, length, address, port, generation, _ in entries.tolist():
+        for socket, pos, length, address, port, generation, error in entries.tolist():
             transport = self.sockets.get(socket)
             if transport is None or generation != transport.generation & 0xFFFF or length > self.rx.shape[1]:
                 continue  # for a socket that is closed
+            if error:
+                transport.fail(error)
+                continue
             data = _copy_out(self.rx[socket], pos, length)
             self.taken[socket] = (pos + length) & U32
             transport.deliver(data, (_text(address), _swap(port)))
@@ -96,6 +99,11 @@ class DatagramTransport(asyncio.DatagramTransport):
         """A datagram has come."""
         if not self._closing:
             self._protocol.datagram_received(data, address)
+
+    def fail(self, error: int) -> None:
+        """The network has refused something that was sent."""
+        if not self._closing:
+            self._protocol.error_received(OSError(error, os.strerror(error)))
 
     # ---- sending -------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
-"""The slow path of UDP: who has which port, and answering for ports that nobody has (RFC 768, RFC 792, RFC 1122)."""
+"""The slow path of UDP: who has which port, and ICMP for ports that nobody has, sent and received (RFC 768, 792, 1122)."""
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import random
 import struct
@@ -11,7 +12,17 @@ from typing import Any
 
 from chamelio.tenant.runtime import RequestError, Services, SlowPath
 
-OPEN, CLOSE = 2, 3  # UDP_OPEN, UDP_CLOSE
+OPEN, CLOSE, ERROR = 2, 3, 4  # UDP_OPEN, UDP_CLOSE, UDP_ERROR
+IP_ICMP, IP_UDP = 1, 17
+UNREACHABLE = 3
+# By code of ICMP unreachable, what a connected socket is told. The others may pass (RFC 1122, section 4.2.3.9).
+HARD_ERRORS = {
+    2: errno.ENOPROTOOPT,
+    3: errno.ECONNREFUSED,
+    9: errno.ENETUNREACH,
+    10: errno.EHOSTUNREACH,
+    13: errno.EHOSTUNREACH,
+}
 SOCKETS = 128  # UDP_SOCKETS
 EPHEMERAL = range(49152, 65536)  # RFC 6335
 ICMP_PER_SECOND = 200  # RFC 1812, section 4.3.2.8: errors are rate-limited
@@ -97,15 +108,30 @@ class UdpSlowPath(SlowPath):
         for socket in [i for i, s in self._sockets.items() if s.context == context]:
             self._close(socket)
 
-    # ---- packets for nobody -----------------------------------------------------------------------------------------
+    # ---- packets for nobody, and words about our own -------------------------------------------------------------
 
     def on_packets(self, packets: Sequence[bytes], now: int) -> None:
-        """A packet for a port that nobody has is answered by ICMP port unreachable."""
+        """A datagram for a port that nobody has is answered by ICMP port unreachable; what ICMP says of ours, its socket hears."""
         for packet in packets:
-            if not self._may_answer(now):
+            if packet[9] == IP_ICMP:
+                self._on_icmp(packet)
+            elif packet[9] == IP_UDP and self._may_answer(now):
+                self.services.send_packet(port_unreachable(packet))
+            else:
                 self.suppressed += 1
-                continue
-            self.services.send_packet(port_unreachable(packet))
+
+    def _on_icmp(self, packet: bytes) -> None:
+        """An error about a datagram of a connected socket: both ends must be its own, or anybody could break it."""
+        icmp = packet[(packet[0] & 15) * 4 :]
+        quoted = icmp[8:]
+        at = (quoted[0] & 15) * 4 if quoted else 0
+        if len(quoted) < max(at, 20) + 4 or icmp[0] != UNREACHABLE or icmp[1] not in HARD_ERRORS or quoted[9] != IP_UDP:
+            return
+        local_port, port = struct.unpack_from(">HH", quoted, at)
+        peer = (int.from_bytes(quoted[16:20], "little"), _swap(port))
+        for socket, one in self._sockets.items():
+            if (one.port, one.remote) == (local_port, peer):
+                self.services.request(ERROR, socket, 0, 0, 0, 0, HARD_ERRORS[icmp[1]], 0, 0)
 
     def _may_answer(self, now: int) -> bool:
         """A token bucket."""

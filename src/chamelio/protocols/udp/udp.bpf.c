@@ -159,6 +159,16 @@ CHAM_INLINE u64 close_socket(struct chamelio_ctx *ctx UNUSED, struct udp_request
     return CHAM_DONE;
 }
 
+CHAM_INLINE u64 report_error(struct chamelio_ctx *ctx UNUSED, struct udp_request *e)
+{
+    struct binding *b = cham_lookup(&bindings, &e->socket);
+    struct udp_socket *s = cham_lookup(&sockets, &e->socket);
+    if (!b || !s || !b->open)
+        return CHAM_ERROR(NO_SOCKET);
+    struct udp_received word = {e->socket, 0, 0, b->address, b->port, (u16)s->generation, e->len};
+    return cham_push(&received, b->context, &word) ? CHAM_ERROR(RING_FULL) : CHAM_DONE;
+}
+
 CHAM_HANDLER(ring)
 {
     struct udp_request *e = ctx->entry;
@@ -169,7 +179,9 @@ CHAM_HANDLER(ring)
             return CHAM_ERROR(NOT_ALLOWED);
         if (e->kind == UDP_OPEN)
             return open_socket(ctx, e);
-        return e->kind == UDP_CLOSE ? close_socket(ctx, e) : CHAM_ERROR(UNKNOWN_REQUEST);
+        if (e->kind == UDP_CLOSE)
+            return close_socket(ctx, e);
+        return e->kind == UDP_ERROR ? report_error(ctx, e) : CHAM_ERROR(UNKNOWN_REQUEST);
     }
     u32 socket = e->socket, length = e->len;
     struct binding *b = cham_lookup(&bindings, &socket);

@@ -20,10 +20,11 @@
 #define UDP_REQUESTS 512
 #define UDP_PAYLOAD_MAX 1472 /* what fits an Ethernet MTU of 1500 */
 
-/* Kinds of requests. OPEN and CLOSE are the slow path's; addresses and ports in packet byte order. */
+/* Kinds of requests. All but SEND are the slow path's; addresses and ports in packet byte order. */
 #define UDP_SEND 1
 #define UDP_OPEN 2
 #define UDP_CLOSE 3
+#define UDP_ERROR 4 /* tell the socket's application */
 
 struct udp_request {
     unsigned int kind;
@@ -32,7 +33,7 @@ struct udp_request {
     unsigned short port;  /* of that address */
     unsigned short local_port; /* OPEN */
     unsigned int pos;     /* SEND: where in the send buffer the payload begins */
-    unsigned int len;     /* SEND: bytes of payload */
+    unsigned int len;     /* SEND: bytes of payload; ERROR: an errno value */
     unsigned int context; /* OPEN: the application that owns the socket */
     unsigned int local;   /* OPEN: our address */
 };
@@ -44,7 +45,7 @@ struct udp_received {
     unsigned int address; /* the sender's, packet byte order */
     unsigned short port;
     unsigned short generation; /* of the socket id: entries of its former owner are told apart */
-    unsigned int pad;
+    unsigned int error; /* not 0: no datagram has come, but word of what became of one that was sent; an errno value */
 };
 
 /* The shared value of a socket: one writer per field. */

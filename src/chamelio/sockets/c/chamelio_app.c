@@ -179,7 +179,7 @@ int cham_app_receive(struct cham_app *app, struct cham_app_datagram *d)
         struct udp_received e;
         memcpy(&e, r->entries + (uint64_t)(r->pos % r->slots) * r->stride, sizeof e);
         store(r->cons, ++r->pos);
-        if (e.socket >= UDP_SOCKETS || e.len > sizeof d->wrapped)
+        if (e.socket >= UDP_SOCKETS || e.len > sizeof d->wrapped || e.error) /* a datagram that was refused is one that is lost */
             continue;
         d->socket = e.socket;
         d->pos = e.pos;
