@@ -116,7 +116,9 @@ class Stack:
 
     def _rung(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._bell, 4096)
+            if not os.read(self._bell, 4096):  # the engine held the other end
+                self.close(ConnectionResetError(errno.ECONNRESET, "the engine has gone"))
+                return
         self._received.awake()
         self._poll()
 
@@ -141,6 +143,7 @@ class Stack:
         os.close(self._bell)
         self._channel.close()
         self._watch.cancel()
+        self._replies.put_nowait(None)  # for who waits
         for listener in list(self.listeners):
             listener.connection_lost(error)
         _forget(self)

@@ -27,7 +27,7 @@ import msgspec
 from chamelio.bpf.object import load_object
 from chamelio.jit.layout import RING_IN, RING_OUT, Layout
 from chamelio.messages import AsyncChannel, Refusal, close_all, decode
-from chamelio.tenant.attachment import attach
+from chamelio.tenant.attachment import REATTACH_S, TRANSIENT, Attachment, attach
 from chamelio.tenant.folder import Manifest, find_folder, read_protocol
 from chamelio.tenant.region import Region, value_types
 from chamelio.tenant.runtime import RequestError, Runtime, Services, SlowPath
@@ -35,6 +35,7 @@ from chamelio.tenant.runtime import RequestError, Runtime, Services, SlowPath
 MAX_APPLICATIONS = 64
 SETTLE_S = 0.0002  # between looks whether the engine has taken a request
 SETTLE_LIMIT_NS = 1_000_000_000
+NEW_ENGINE_S = 10.0  # how long we wait for chameliod to bring up another engine
 
 
 def load_slow_path(folder: Path | None, manifest: Manifest) -> type[SlowPath]:
@@ -87,14 +88,17 @@ class Agent:
         self.runtime = Runtime(self.region, self.services, self.slow_path, rings.get(RING_OUT))
         self._control = asyncio.Lock()  # chameliod answers one request at a time
         self._applications: set[asyncio.Task[None]] = set()
+        self._contexts: set[int] = set()  # given to applications that live
+        self._prepared = asyncio.Event()
+        self.engine_gone = asyncio.Event()
 
     # ---- the slow path ------------------------------------------------------------------------------------------------
 
     async def run_slow_path(self) -> None:
         """Poll while there is work, sleep on the doorbell and the next deadline otherwise."""
-        for context in self._attachment.about["contexts"]:  # applications of a former agent went with it
-            await self._close_context(context)
+        await self.close_forgotten(self._attachment.about["contexts"])  # applications of a former agent went with it
         self.slow_path.on_start(resumed=self._attachment.resumed)
+        self._prepared.set()
         loop = asyncio.get_running_loop()
         bell = self._attachment.bells[0]
         rung = asyncio.Event()
@@ -113,22 +117,24 @@ class Agent:
         finally:
             loop.remove_reader(bell)
 
-    @staticmethod
-    def _ring(bell: int, rung: asyncio.Event) -> None:
+    def _ring(self, bell: int, rung: asyncio.Event) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(bell, 4096)
+            if not os.read(bell, 4096):  # the engine held the other end
+                asyncio.get_running_loop().remove_reader(bell)
+                self.engine_gone.set()
         rung.set()
 
     async def settle(self) -> None:
         """Wait until the engine has taken all requests of the slow path, so that what was promised holds."""
         deadline = self.now() + SETTLE_LIMIT_NS
-        while not self.services.flush() and self.now() < deadline:
+        while not self.engine_gone.is_set() and not self.services.flush() and self.now() < deadline:
             await asyncio.sleep(SETTLE_S)
 
     # ---- applications --------------------------------------------------------------------------------------------------
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept applications until cancelled."""
+        await self._prepared.wait()
         loop = asyncio.get_running_loop()
         while True:
             sock, _ = await loop.sock_accept(listener)
@@ -170,15 +176,30 @@ class Agent:
                 await self.settle()
                 await self._close_context(context)
 
+    async def hang_up(self) -> None:
+        """Tell all applications that it is over."""
+        for task in self._applications:
+            task.cancel()
+        await asyncio.gather(*self._applications, return_exceptions=True)
+
     async def _open_context(self) -> int:
         async with self._control:
             result = await self._attachment.call("context.open", instance=self._attachment.instance)
-        return int(result["context"])
+            context = int(result["context"])
+            self._contexts.add(context)
+        return context
 
     async def _close_context(self, context: int) -> None:
-        with contextlib.suppress(Refusal, OSError):
-            async with self._control:
+        async with self._control:
+            self._contexts.discard(context)
+            with contextlib.suppress(Refusal, OSError):  # chameliod has gone: its successor is told
                 await self._attachment.call("context.close", instance=self._attachment.instance, context=context)
+
+    async def close_forgotten(self, contexts: list[int]) -> None:
+        """Close those of the contexts that no application of ours has."""
+        for context in contexts:
+            if context not in self._contexts:
+                await self._close_context(context)
 
     def _describe(self, context: int) -> dict[str, Any]:
         """What an application needs to know; `places` has plain numbers for those who would rather not parse much."""
@@ -218,19 +239,15 @@ def listen(path: Path) -> socket.socket:
     return sock
 
 
-async def run(tenant: str, protocol: str, run_directory: Path | None) -> None:
-    """Serve until SIGTERM, SIGINT, or chameliod hangs up. Raises Refusal."""
-    manifest, _ = read_protocol(protocol)
-    attachment = await attach(tenant, manifest.name, run=run_directory)
+async def _serve(attachment: Attachment, protocol: str, name: str, stopping: asyncio.Event) -> None:
+    """Serve until `stopping` is set or the instance is gone."""
     agent = Agent(attachment, protocol)
-    path = attachment.directory / f"{manifest.name}.sock"
+    path = attachment.directory / f"{name}.sock"
     listener = listen(path)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    tasks = [asyncio.create_task(t) for t in (agent.run_slow_path(), agent.serve(listener), stopping.wait())]
-    print(f"serving {manifest.name} for {tenant} at {attachment.address}", flush=True)
+    work = (agent.run_slow_path(), agent.serve(listener), attachment.keep(agent.close_forgotten))
+    ends = (stopping.wait(), agent.engine_gone.wait())
+    tasks = [asyncio.create_task(t) for t in (*work, *ends)]
+    print(f"serving {name} for {attachment.tenant} at {attachment.address}", flush=True)
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -240,7 +257,37 @@ async def run(tenant: str, protocol: str, run_directory: Path | None) -> None:
             task.cancel()
         listener.close()
         path.unlink(missing_ok=True)
+        await agent.hang_up()
+        await asyncio.gather(*tasks, return_exceptions=True)
         attachment.close()
+
+
+async def _attach_again(tenant: str, name: str, run_directory: Path | None) -> Attachment:
+    """Attach after the engine died: chameliod, if it is there, brings up another one. Raises Refusal."""
+    deadline = time.monotonic() + NEW_ENGINE_S
+    while True:
+        try:
+            return await attach(tenant, name, run=run_directory)
+        except Refusal as refusal:
+            if refusal.code == "no_daemon" or refusal.code not in TRANSIENT or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(REATTACH_S)
+
+
+async def run(tenant: str, protocol: str, run_directory: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT, whatever happens to chameliod and the engine meanwhile. Raises Refusal."""
+    manifest, _ = read_protocol(protocol)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    attachment = await attach(tenant, manifest.name, run=run_directory)
+    while True:
+        await _serve(attachment, protocol, manifest.name, stopping)
+        if stopping.is_set():
+            return
+        print(f"the engine has gone, and the instance of {manifest.name} with it", file=sys.stderr, flush=True)
+        attachment = await _attach_again(tenant, manifest.name, run_directory)
 
 
 def main() -> int:

@@ -245,9 +245,13 @@ void cham_app_wait(struct cham_app *app, int milliseconds)
 
 int cham_app_alive(struct cham_app *app)
 {
-    struct pollfd watched = {app->fd, POLLIN, 0};
+    struct pollfd watched[2] = {{app->fd, POLLIN, 0}, {app->bell, 0, 0}};
     char byte;
-    return poll(&watched, 1, 0) == 0 || recv(app->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+    if (poll(watched, 2, 0) == 0)
+        return 1;
+    if (watched[1].revents) /* the engine held the other end */
+        return 0;
+    return recv(app->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
 void cham_app_close(struct cham_app *app)

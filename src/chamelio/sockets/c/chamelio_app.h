@@ -52,7 +52,7 @@ int cham_app_receive(struct cham_app *app, struct cham_app_datagram *d);
 void cham_app_done(struct cham_app *app, const struct cham_app_datagram *d);
 int cham_app_send(struct cham_app *app, int socket, uint32_t address, uint16_t port, const void *payload, uint32_t len);
 void cham_app_wait(struct cham_app *app, int milliseconds);
-/* Whether the tenant's agent still holds our connection; without it the context is no longer ours. */
+/* Whether the tenant's agent holds our connection and the engine the doorbell; without them the context is no longer ours. */
 int cham_app_alive(struct cham_app *app);
 void cham_app_close(struct cham_app *app);
 
