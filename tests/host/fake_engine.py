@@ -57,6 +57,9 @@ class FakeEngine:
     def refresh(self) -> None:
         pass
 
+    def damaged_rings(self) -> dict[int, int]:
+        return {}
+
     def add_tenant(self, weight: int = 1, frame_quota: int = 1024) -> int:
         if not 1 <= weight <= 1000:
             raise EngineError(f"a weight of {weight} is not within 1..1000")

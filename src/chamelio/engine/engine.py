@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from chamelio.engine import abi
+from chamelio.engine.catalogue import events
 from chamelio.engine.image import Image, ImageError, Unit
 from chamelio.engine.memory import Bell, InstanceMemory, map_file
 from chamelio.engine.ports import Port
@@ -553,6 +554,11 @@ class Engine:
         pool = self._core["pool"][0]
         return int(pool["n_free"]), int(pool["total"])
 
+    def damaged_rings(self) -> dict[int, int]:
+        """Per instance how often one of its rings was found damaged."""
+        event = [e.name for e in events()].index("ring_damaged")
+        return {i: int(self.counters()["instances"][i]["events"][event]) for i in self._instances}
+
     def port_counters(self, index: int) -> dict[str, int]:
         """Counters of a port, as the outermost wrapper has them."""
         counters = self._ports[index][2][-1]["counters"][0]
@@ -580,6 +586,7 @@ class Engine:
                 "poll": self.poll,
                 "cpu": self.cpu,
                 "running": self.running,
+                "frames": dict(zip(("free", "total"), self.free_frames, strict=True)),
                 "ports": [
                     {
                         "index": index,

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ from chamelio.messages import AsyncChannel, Frame, Refusal, close_all, credentia
 LOCK = "engine.lock"
 MAX_IMAGE = 64 << 20  # bytes of a unit's image
 REFRESH_SECONDS = 1.0
+COMPLAINT_SECONDS = 60.0  # between lines about the same instance's rings
 BACKLOG = 16
 
 
@@ -53,6 +55,7 @@ class Server:
         self.engine, self.settings = engine, settings
         self.labels = Labels()
         self.stopping = asyncio.Event()
+        self._damage: dict[int, tuple[int, float]] = {}  # by instance: damaged rings when we last said so, and when that was
 
     # ---- verbs -----------------------------------------------------------------------------------------------------
 
@@ -213,11 +216,30 @@ class Server:
         finally:
             channel.close()
 
+    def report_damage(self, now: float) -> None:
+        """A line for every instance whose rings were found damaged, at most one a minute for each."""
+        damaged = self.engine.damaged_rings()
+        self._damage = {i: said for i, said in self._damage.items() if said[0] <= damaged.get(i, 0)}  # the others are new ones
+        for index, count in damaged.items():
+            said, when = self._damage.get(index, (0, -COMPLAINT_SECONDS))
+            if count > said and now - when >= COMPLAINT_SECONDS:
+                self._damage[index] = count, now
+                label = self.labels.instances.get(index) or {}
+                whose = f"protocol {label.get('protocol')} of tenant {label.get('tenant')}"
+                with contextlib.suppress(OSError):  # a full disk is no reason to stop
+                    print(
+                        f"instance {index}, {whose}: {count - said} rings with indices that cannot be true; it is out of service "
+                        "until it attaches again",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+
     async def refresh(self) -> None:
-        """Once a second: ports look at the outside world."""
+        """Once a second: ports look at the outside world, damaged rings are reported."""
         while True:
             with contextlib.suppress(EngineError, PortError):
                 self.engine.refresh()
+            self.report_damage(time.monotonic())
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def serve(self, listener: socket.socket) -> None:
