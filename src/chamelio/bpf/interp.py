@@ -330,7 +330,7 @@ class Interpreter:
         frame = self._frames.pop()
         self._pop_stack()
         self.regs[6:11] = frame.saved
-        self.defined = frame.defined & ~ARGUMENTS | 1
+        self.defined = frame.defined & ~(ARGUMENTS | 1) | self.defined & 1
         self.pc = frame.return_to
         return False
 
@@ -349,7 +349,7 @@ class Interpreter:
             raise Fault(pc, f"the limit of {self.max_steps} instructions is reached")
         insn = self.insns[pc]
         missing = self._reads[pc] & ~self.defined
-        if missing:
+        if missing and not (insn.is_exit and self._frames):  # a local function may return nothing
             raise Fault(pc, f"reads r{(missing & -missing).bit_length() - 1}, which holds no value")
         if self.on_step is not None:
             self.on_step(pc, regs)

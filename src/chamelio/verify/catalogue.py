@@ -33,6 +33,7 @@ class Context:
     size: int
     fields: tuple[CtxField, ...]
     hooks: tuple[str, ...]
+    packet_max: int  # bytes of the longest packet
 
     def field_at(self, offset: int) -> CtxField | None:
         """The field that begins at an offset."""
@@ -133,6 +134,7 @@ CHAMELIO = Context(
         CtxField("csum_ok", 52, 4, "scalar", "rx: 1 when the port has verified the transport checksum"),
     ),
     HOOKS,
+    PACKET_MAX,
 )
 
 XDP_MD = Context(
@@ -145,6 +147,7 @@ XDP_MD = Context(
         CtxField("rx_queue_index", 16, 4, "scalar"),
     ),
     ("xdp",),
+    0xFFFF,
 )
 
 CONTEXTS = {c.name: c for c in (CHAMELIO, XDP_MD)}

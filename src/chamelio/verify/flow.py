@@ -37,6 +37,8 @@ class Shape:
             pc = self.next(pc)
         for pc in sorted(begins):
             insn = self.insns[pc]
+            if insn.dst == bpf.FRAME and (insn.op == bpf.LDDW or insn.cls in (bpf.ALU, bpf.ALU64, bpf.LDX)):
+                self.bad[pc] = Refused("V113", "r10 is written", "the frame pointer is read-only")
             if insn.is_call:
                 if insn.src == bpf.PSEUDO_CALL and pc + 1 + insn.imm not in self.ends:
                     self.bad[pc] = Refused(
@@ -58,23 +60,40 @@ class Shape:
                     pc, Refused("V134", "control runs off the end of the function", "the last instruction is no return")
                 )
 
+    def _successors(self, pc: int) -> list[int]:
+        """Where control goes after an instruction, within its function; a call goes on behind itself."""
+        insn = self.insns[pc]
+        out = []
+        if insn.is_jump and not insn.is_call and not insn.is_exit:
+            out.append(jump_target(pc, insn))
+        if insn.is_cond_jump or insn.is_call or not insn.is_jump:
+            out.append(self.next(pc))
+        return [to for to in out if 0 <= to < len(self.insns)]
+
     def _liveness(self) -> list[int]:
-        live = [0] * (len(self.insns) + 1)
-        changed = True
-        while changed:
-            changed = False
-            for pc in range(len(self.insns) - 1, -1, -1):
-                insn = self.insns[pc]
-                out = 0
-                if not insn.is_exit:
-                    if insn.is_jump and not insn.is_call:
-                        out |= live[min(max(jump_target(pc, insn), 0), len(self.insns))]
-                    if insn.is_cond_jump or insn.is_call or not insn.is_jump:
-                        out |= live[min(self.next(pc), len(self.insns))]
-                used, written = _effects(insn)
-                now = out & ~written | used
-                if now != live[pc]:
-                    live[pc], changed = now, True
+        """Backwards from where registers are read; each slot is visited a bounded number of times, whatever the jumps."""
+        count = len(self.insns)
+        live, effects = [0] * count, [_effects(insn) for insn in self.insns]
+        after = [self._successors(pc) for pc in range(count)]
+        before: dict[int, list[int]] = {}
+        for pc, successors in enumerate(after):
+            for to in successors:
+                before.setdefault(to, []).append(pc)
+        work, waiting = list(range(count)), bytearray(b"\1" * count)
+        while work:
+            pc = work.pop()
+            waiting[pc] = 0
+            out = 0
+            for to in after[pc]:
+                out |= live[to]
+            used, written = effects[pc]
+            now = out & ~written | used
+            if now != live[pc]:
+                live[pc] = now
+                for back in before.get(pc, ()):
+                    if not waiting[back]:
+                        waiting[back] = 1
+                        work.append(back)
         return live
 
 

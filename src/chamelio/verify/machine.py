@@ -13,7 +13,7 @@ from chamelio.verify.catalogue import HELPERS, PACKET_MAX, Arg, Context, Helper
 from chamelio.verify.cost import MISS, insn_cost
 from chamelio.verify.proof import Access
 from chamelio.verify.scalar import UNKNOWN, Scalar, const
-from chamelio.verify.values import STACK_BYTES, Pointer, State, Value
+from chamelio.verify.values import NOTHING, STACK_BYTES, Pointer, State, Value
 
 MAX_OFFSET = 1 << 29  # of pointers; far from wrapping, and from what a region can hold
 
@@ -131,7 +131,8 @@ class Machine:
             if op == bpf.SUB and bits == 64 and target.region == operand.region == "packet" and target.var == operand.var:
                 return const(target.off - operand.off)
             if op == bpf.SUB and bits == 64 and {target.region, operand.region} <= {"packet", "packet_end"}:
-                return s.unsigned(0, PACKET_MAX) if (target.region, operand) == ("packet_end", Pointer("packet")) else UNKNOWN
+                whole = (target.region, operand) == ("packet_end", Pointer("packet"))
+                return s.unsigned(0, self.context.packet_max) if whole else UNKNOWN
             raise Refused("V114", f"{describe(target)} and {describe(operand)} are combined", "two pointers cannot be")
         if op not in (bpf.ADD, bpf.SUB) or bits != 64:
             raise Refused(
@@ -169,7 +170,10 @@ class Machine:
                     f"the number lies in {span(low, high)}; compare it with its limit before",
                 )  # fmt: skip
             moved = pointer._replace(
-                vmin=pointer.vmin + low, vmax=pointer.vmax + high, var=state.number() if pointer.region == "packet" else 0
+                vmin=pointer.vmin + low,
+                vmax=pointer.vmax + high,
+                var=state.number() if pointer.region == "packet" else 0,
+                step=min(pointer.step, 1 << s.trailing_zeros(by)),
             )
         if not -MAX_OFFSET < moved.off + moved.vmin <= moved.off + moved.vmax < MAX_OFFSET:
             raise Refused(
@@ -185,8 +189,10 @@ class Machine:
             state.regs[insn.dst] = Pointer("map", insn.imm)
         elif insn.src == bpf.PSEUDO_MAP_VALUE:
             state.regs[insn.dst] = Pointer("data", insn.imm & s.U32, off=insn.imm >> 32)
-        else:
+        elif insn.src == bpf.PSEUDO_FUNC:
             raise Refused("V140", "the address of a function is taken", "callbacks are not supported")
+        else:
+            raise Refused("V140", f"a wide load with pseudo source {insn.src}", "only maps and global data are referred to so")
 
     # ---- memory ------------------------------------------------------------------------------------------------------
 
@@ -221,7 +227,7 @@ class Machine:
 
     @staticmethod
     def _misaligned(p: Pointer, size: int) -> bool:
-        return p.vmin != p.vmax or (p.off + p.vmin) % size != 0
+        return p.off % size != 0 or p.step % size != 0
 
     def _record(self, pc: int, p: Pointer, size: int, shared: bool) -> None:
         low, high = p.off + p.vmin, p.off + p.vmax
@@ -264,11 +270,19 @@ class Machine:
             raise Refused("V105", f"{size} bytes at offset {p.off} of the context", "no field of that size begins there")
 
     def _check_packet(self, state: State, p: Pointer, size: int, write: bool) -> None:
-        proven = state.proven.get(p.var, 0)
+        proven = state.proven_bytes(p.var)
         if p.off + p.vmin < 0 or p.off + size > proven:
             verb = "write" if write else "read"
-            at = f"packet offset {span(p.off, p.off + size)}{' from a variable base' if p.var else ''}"
-            raise Refused("V102", f"{verb} past the proven packet bytes", f"{at} is not within the proven [0, {max(proven, 0)})")
+            message = f"{verb} past the proven packet bytes"
+            if p.off + p.vmin < 0:
+                message = f"{verb} before the packet"
+                reason = f"it may begin {-(p.off + p.vmin)} bytes before the packet's first"
+            elif proven == NOTHING:
+                reason = "this variable offset was never compared with the packet's end on this path"
+            else:
+                at = f"packet offset {span(p.off, p.off + size)}{' from a variable base' if p.var else ''}"
+                reason = f"{at} is not within the proven [0, {max(proven, 0)})"
+            raise Refused("V102", message, reason)
 
     def _check_entry(self, state: State, p: Pointer, size: int, write: bool) -> None:
         self._bounds("V104", p, size, self.entry_size, "the ring's entry")

@@ -37,7 +37,7 @@ class Proof:
 
     `reached`: slots that some path reaches, all others must not be compiled; `map_args`: per helper call the map in its
     arguments; `add_umax`: per addition of an unknown scalar to a pointer, the most that the scalar can be; `loops`: per
-    backward jump how often it was followed at most.
+    backward jump how often exploration followed it.
     """
 
     program: Program
@@ -56,8 +56,10 @@ class Proof:
 
 @dataclass(frozen=True)
 class Limits:
-    """Where exploration ends with the verdict `budget`: instructions stepped, states remembered at a point, seconds."""
+    """Where the verdict is `budget`: instructions of the program, instructions stepped, seconds; states of
+    a kind that are remembered at a point."""
 
+    instructions: int = 100_000
     steps: int = 300_000
     states_per_point: int = 64
     seconds: float = 5.0

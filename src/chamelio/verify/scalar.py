@@ -89,8 +89,8 @@ def settle(value: int, mask: int, umin: int, umax: int, smin: int, smax: int, id
 
 def _made(value: int, mask: int, umin: int, umax: int, smin: int = S64_MIN, smax: int = S64_MAX) -> Scalar:
     found = settle(value & ~mask & U64, mask & U64, umin, umax, smin, smax)
-    assert found is not None, "an operation on possible values has a possible result"
-    return found
+    # a description can be empty without showing it; then the path is impossible, and so is the result: anything is true of it
+    return UNKNOWN if found is None else found
 
 
 def covers(old: Scalar, new: Scalar) -> bool:
@@ -147,13 +147,14 @@ def mul(a: Scalar, b: Scalar) -> Scalar:
     if a.const is not None and b.const is not None:
         return const(a.const * b.const)
     if a.umax * b.umax > U64:
-        zeros = min(_trailing_zeros(a) + _trailing_zeros(b), 64)
+        zeros = min(trailing_zeros(a) + trailing_zeros(b), 64)
         return _made(0, U64 & ~((1 << zeros) - 1), 0, U64)
-    zeros = min(_trailing_zeros(a) + _trailing_zeros(b), 63)
+    zeros = min(trailing_zeros(a) + trailing_zeros(b), 63)
     return _made(0, U64 & ~((1 << zeros) - 1), a.umin * b.umin, a.umax * b.umax)
 
 
-def _trailing_zeros(a: Scalar) -> int:
+def trailing_zeros(a: Scalar) -> int:
+    """How many low bits are zero in every value; 64 for zero."""
     possible = a.value | a.mask
     return (possible & -possible).bit_length() - 1 if possible else 64
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 from chamelio.verify.scalar import UNKNOWN, Scalar, covers, truncate
 
 STACK_BYTES = 512
+NO_PART = 1 << 40  # the step of a pointer without a variable part: zero is a multiple of everything
+NOTHING = -(1 << 40)  # no byte is proven, not even before the pointer: farther down than any pointer can reach
 
 
 class Pointer(NamedTuple):
@@ -15,8 +17,8 @@ class Pointer(NamedTuple):
 
     `region`: "stack", "ctx", "packet", "packet_end", "entry", "entry_end", "map_value", "data", or "map" (a map itself).
     `map`: index of the map. `frame`: whose stack. `var`: names the variable part of a packet pointer, so that a comparison
-    with the packet's end proves bytes for every pointer that shares it; 0: there is none. `null`: it may be NULL, and all
-    pointers of this number are together.
+    with the packet's end proves bytes for every pointer that shares it; 0: there is none. `step`: a power of two that the
+    variable part is a multiple of. `null`: it may be NULL, and all pointers of this number are together.
     """
 
     region: str
@@ -27,6 +29,7 @@ class Pointer(NamedTuple):
     vmax: int = 0
     var: int = 0
     null: int = 0
+    step: int = NO_PART
     loose: bool = False  # a variable part that is not masked where it is added (see Access.bounded)
 
 
@@ -79,7 +82,7 @@ class State:
 
     regs: list[Value | None]
     frames: list[Frame]
-    proven: dict[int, int] = field(default_factory=dict)  # var -> bytes from the pointer's variable base that exist
+    proven: dict[int, int] = field(default_factory=dict)  # see proven_bytes
     serial: int = 1
 
     def copy(self) -> State:
@@ -90,6 +93,17 @@ class State:
         """A number that nothing else has."""
         self.serial += 1
         return self.serial
+
+    def proven_bytes(self, var: int) -> int:
+        """Where the proven part of the packet ends, counted from the base that `var` names (0: the packet's first byte).
+
+        A variable base that was never compared may lie anywhere, so that not even bytes before it are proven.
+        """
+        return self.proven.get(var, NOTHING if var else 0)
+
+    def prove(self, var: int, end: int) -> None:
+        """A comparison has shown that the packet has all bytes before `end`."""
+        self.proven[var] = max(self.proven_bytes(var), end)
 
     def replace_all(self, change: object) -> None:
         """Apply a function Value -> Value | None to every value, wherever it is."""
@@ -110,6 +124,20 @@ class State:
         return tuple(f.back for f in self.frames)
 
 
+def features(state: State) -> list[object]:
+    """Per register what a state that covers this one, or is covered by it, must share if it has such a thing at all.
+
+    A constant covers only itself, and a pointer one with the same base and constant offset.
+    """
+    out: list[object] = []
+    for value in state.regs:
+        if isinstance(value, Pointer):
+            out.append((value.region, value.map, value.frame, value.off))
+        else:
+            out.append(None if value is None or value.mask else value.value)
+    return out
+
+
 class Cover:
     """Whether an explored state describes everything that a new one does; numbers of the two may differ in name."""
 
@@ -122,7 +150,7 @@ class Cover:
         for reg in range(10):
             if self.live >> reg & 1 and not self._value(self.old.regs[reg], self.new.regs[reg]):
                 return False
-        if self.old.proven.get(0, 0) > self.new.proven.get(0, 0):
+        if self.old.proven_bytes(0) > self.new.proven_bytes(0):
             return False  # the packet's start can be loaded again at any time
         return all(self._frame(a, b) for a, b in zip(self.old.frames, self.new.frames, strict=True))
 
@@ -144,14 +172,14 @@ class Cover:
             return False
         if (a.region, a.map, a.frame, a.off) != (b.region, b.map, b.frame, b.off):
             return False
-        if not a.vmin <= b.vmin <= b.vmax <= a.vmax or a.loose < b.loose:
+        if not a.vmin <= b.vmin <= b.vmax <= a.vmax or a.step > b.step or a.loose < b.loose:
             return False
         if bool(a.null) != bool(b.null) or not self._same_name("null", a.null, b.null):
             return False
         if a.region == "packet":
             if bool(a.var) != bool(b.var) or not self._same_name("var", a.var, b.var):
                 return False
-            return self.old.proven.get(a.var, 0) <= self.new.proven.get(b.var, 0)
+            return self.old.proven_bytes(a.var) <= self.new.proven_bytes(b.var)
         return True
 
     def _frame(self, a: Frame, b: Frame) -> bool:
@@ -160,7 +188,9 @@ class Cover:
         for o, (n, value) in a.spills.items():
             other = b.spills.get(o)
             if other is None or other[0] != n:
-                if isinstance(value, Pointer) or not covers(value, truncate(UNKNOWN, 8 * n)) or b.holds_pointer(o, n):
+                if isinstance(value, Pointer) or value.ident or b.holds_pointer(o, n):
+                    return False  # a copy that is linked to another value narrows with it; these bytes would not
+                if not covers(value, truncate(UNKNOWN, 8 * n)):
                     return False
             elif not self._value(value, other[1]):
                 return False

@@ -7,6 +7,7 @@ worst case is the longest path over it. Local calls are explored at each call si
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from chamelio.verify.flow import Shape
 from chamelio.verify.machine import Machine, Refused, cold_and_warm, describe
 from chamelio.verify.proof import Limits, Proof, Verdict
 from chamelio.verify.scalar import Scalar, const
-from chamelio.verify.values import Cover, Frame, Pointer, State
+from chamelio.verify.values import Cover, Frame, Pointer, State, features
 
 MAX_FRAMES = 8
 CLOCK_EVERY = 256  # steps between looks at the clock
@@ -40,6 +41,31 @@ class _Memo:
     done: bool = False
     cold: int = 0
     warm: int = 0
+
+
+class _Point:
+    """The states explored at one point, found by what registers hold, so that long loops cost no comparison per turn."""
+
+    def __init__(self, live: int, most: int) -> None:
+        self.registers, self.most = [reg for reg in range(10) if live >> reg & 1], most
+        self.by_pattern: dict[tuple[int, ...], dict[tuple[object, ...], list[_Memo]]] = {}
+
+    def candidates(self, state: State) -> Iterator[_Memo]:
+        """States that may cover this one, of each sort the latest first."""
+        has = features(state)
+        for pattern, alike in self.by_pattern.items():
+            yield from reversed(alike.get(tuple(has[reg] for reg in pattern), ()))
+
+    def add(self, memo: _Memo) -> None:
+        """Remember a state. Of too many alike a finished one is forgotten: that costs time, never soundness."""
+        has = features(memo.state)
+        pattern = tuple(reg for reg in self.registers if has[reg] is not None)
+        alike = self.by_pattern.setdefault(pattern, {}).setdefault(tuple(has[reg] for reg in pattern), [])
+        alike.append(memo)
+        if len(alike) > self.most:
+            done = next((m for m in alike if m.done), None)
+            if done is not None:
+                alike.remove(done)
 
 
 @dataclass(eq=False)
@@ -61,7 +87,7 @@ class _Explorer:
         self.insns = program.insns
         self.shape = Shape(program)
         self.machine = Machine(obj, self.insns, context, hook)
-        self.memos: dict[tuple[int, tuple[int, ...]], list[_Memo]] = {}
+        self.points: dict[tuple[int, tuple[int, ...]], _Point] = {}
         self.steps = self.states = 0
         self.pc = 0
         self.deadline = time.perf_counter() + limits.seconds
@@ -99,22 +125,26 @@ class _Explorer:
         self.pc = pc
         memo = None
         if pc in self.shape.targets:
-            known = self.memos.setdefault((pc, state.key()), [])
-            for old in reversed(known):
-                if Cover(old.state, state, self.shape.live[pc]).holds():
-                    if not old.done:
-                        raise Refused(
-                            "V130", "the loop may never end", "after a turn of it, nothing has changed that the verifier knows of"
-                        )
+            live = self.shape.live[pc]
+            where = pc, state.key()
+            point = self.points.get(where)
+            if point is None:
+                point = self.points[where] = _Point(live, self.limits.states_per_point)
+            for old in point.candidates(state):
+                if not Cover(old.state, state, live).holds():
+                    continue
+                if old.done:
                     self._child(parent, old.cold, old.warm)
                     return
+                # an unfinished state lies on this very path; what is less than it may still come to an end (a counter
+                # that falls from an unknown start), what is no less never will
+                if Cover(_loosened(state), old.state, live).holds():
+                    raise Refused(
+                        "V130", "the loop may never end", "after a turn of it, nothing has changed that the verifier knows of"
+                    )
             memo = _Memo(_loosened(state))
-            known.append(memo)
+            point.add(memo)
             self.states += 1
-            if len(known) > self.limits.states_per_point:
-                done = next((m for m in known if m.done), None)  # forgetting costs time, never soundness
-                if done is not None:
-                    known.remove(done)
         self.stack.append(self._stretch(pc, state, memo, why))
 
     def _stretch(self, pc: int, state: State, memo: _Memo | None, why: str) -> _Node:
@@ -147,9 +177,16 @@ class _Explorer:
     def _tick(self) -> None:
         self.steps += 1
         if self.steps > self.limits.steps:
-            raise Refused("V160", "too many paths", f"after {self.limits.steps} instructions not everything was explored")
+            raise self._gave_up(f"{self.limits.steps} instructions")
         if self.steps % CLOCK_EVERY == 0 and time.perf_counter() > self.deadline:
-            raise Refused("V160", "too many paths", f"after {self.limits.seconds:g} s not everything was explored")
+            raise self._gave_up(f"{self.limits.seconds:g} s")
+
+    def _gave_up(self, spent: str) -> Refused:
+        reason = f"after {spent} not everything was explored"
+        if self.back_jumps:
+            self.pc, turns = max(self.back_jumps.items(), key=lambda item: item[1])
+            reason += f"; the loop that ends here was followed {turns:,} times, more than any other"
+        return Refused("V160", "too many paths", reason)
 
     def _step(self, pc: int, insn: Insn, state: State) -> tuple[int, int, int | list[tuple[int, State, str]]]:
         """One instruction: extra cost, and the next slot or the ways to go on."""
@@ -162,6 +199,8 @@ class _Explorer:
         elif insn.is_exit:
             return 0, 0, self._exit(state)
         elif insn.is_call:
+            if insn.op == bpf.CALLX:
+                raise Refused("V140", "a call through a register", "functions are called by name")
             if insn.src == bpf.PSEUDO_CALL:
                 return 0, 0, self._call(pc, insn, state)
             if insn.src != 0:
@@ -193,16 +232,14 @@ class _Explorer:
         target = pc + 1 + insn.imm
         if len(state.frames) >= MAX_FRAMES:
             raise Refused("V132", "calls nest too deeply", f"this would be frame {MAX_FRAMES + 1}")
-        chain = [0, *(self._function_of(f.back - 1) for f in state.frames[1:]), self._function_of(pc)]
+        function_of = self.program.subprog_at
+        chain = [*(function_of(f.back - 1) for f in state.frames[1:]), function_of(pc)]
         if target in chain:
             raise Refused("V131", "a function calls itself", "directly or through others")
         state.frames.append(Frame(pc + 1, tuple(state.regs[6:10])))
         state.regs[0] = None
         state.regs[6:10] = [None] * 4
         return target
-
-    def _function_of(self, pc: int) -> int:
-        return max(start for start in self.shape.ends if start <= pc)
 
     def _exit(self, state: State) -> int | list[tuple[int, State, str]]:
         depth = len(state.frames) - 1
@@ -230,9 +267,11 @@ class _Explorer:
         a = self.machine.get(state, insn.dst)
         b = self.machine.get(state, insn.src) if insn.op & bpf.X else const(insn.imm if bits == 64 else insn.imm & s.U32)
         out = []
-        for holds, where in ((True, self._jump(pc, target)), (False, after)):
+        for holds, where in ((True, target), (False, after)):
             new = state.copy()
             if self._assume(new, insn, op, bits, a, b, holds):
+                if holds:
+                    self._jump(pc, target)
                 out.append((where, new, f"{self._at(pc)} {'taken' if holds else 'not taken'}"))
         return out
 
@@ -260,7 +299,8 @@ class _Explorer:
             )
         is_null = holds == (op == bpf.JEQ)
         if not pointer.null:
-            return not is_null
+            # in a hook that has no packet or no entry, the context's pointers are NULL
+            return not is_null or pointer.region.startswith(("packet", "entry"))
         name = pointer.null
         if is_null:
             state.replace_all(lambda v: const(0) if isinstance(v, Pointer) and v.null == name else v)
@@ -286,7 +326,7 @@ class _Explorer:
         strict = (op == bpf.JGE and not holds) or (op == bpf.JLT and holds)
         if inside:
             bytes_ = a.off + (1 if strict else 0)
-            state.proven[a.var] = max(state.proven.get(a.var, 0), bytes_)
+            state.prove(a.var, bytes_)
         return True
 
     # ---- words ------------------------------------------------------------------------------------------------------
@@ -328,7 +368,11 @@ def verify_program(
     if len({m.value_size for m in obj.maps if m.kind == RING_IN}) > 1:
         refusal = Refused("V150", "inbound rings with entries of several sizes", "the ring hook sees entries of one size")
         return _refusal(common, program, refusal, 0, (), 0, started)
-    explorer = _Explorer(obj, program, *found, limits or Limits())
+    limits = limits or Limits()
+    if len(program.insns) > limits.instructions:
+        refusal = Refused("V160", "the program is too long", f"{len(program.insns)} instructions; at most {limits.instructions}")
+        return _refusal(common, program, refusal, 0, (), 0, started)
+    explorer = _Explorer(obj, program, *found, limits)
     try:
         cold, warm = explorer.run()
         if budget is not None and cold > budget:

@@ -1,0 +1,38 @@
+"""The verifier's verdicts on small programs: each bad one is refused for the right reason at the right place."""
+
+from __future__ import annotations
+
+import pytest
+
+from chamelio.verify import Limits, verify_program
+from chamelio.verify.codes import CODES
+from verify.suite import Case, cases
+
+BAD, GOOD = cases("*.bad.*"), cases("*.good.*")
+FEW = Limits(steps=3_000, seconds=30)
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)
+def test_bad_program_is_refused(case: Case) -> None:
+    assert case.code is not None, "a file of bad programs has one without an expectation"
+    verdict = verify_program(*case.load(), limits=FEW)
+    said = f"{verdict.message} | {verdict.reason}"
+    assert (verdict.code, verdict.line) == (case.code, case.line), said
+    assert case.words in said
+    assert verdict.verdict == CODES[case.code].kind
+    assert verdict.proof is None and verdict.suggestion and verdict.reason
+
+
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
+def test_good_program_is_accepted(case: Case) -> None:
+    assert case.code is None, "a file of good programs has an expectation"
+    verdict = verify_program(*case.load())
+    where = f"line {verdict.line}: {verdict.text.strip()}"
+    assert verdict.verdict == "accept", f"{verdict.code} {verdict.message} ({verdict.reason}) at {where}"
+    assert verdict.proof is not None
+    assert 0 < verdict.cost_warm <= verdict.cost_cold
+
+
+def test_there_are_enough_programs() -> None:
+    assert len(BAD) >= 120 and len(GOOD) >= 60
+    assert {case.code for case in BAD} >= CODES.keys() - {"V141", "V161"}  # these two are not about instructions
