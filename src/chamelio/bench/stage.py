@@ -96,7 +96,7 @@ class Process:
             text=True,
             start_new_session=True,  # a ^C is for who started it, who then ends it
         )
-        self.name = Path(command[0]).name
+        self.name, self.pid = Path(command[0]).name, self._child.pid
         self.last = ""
         self.reports: list[dict[str, Any]] = []
         self._spoke = threading.Event()

@@ -87,6 +87,8 @@ int main(int argc, char **argv)
         if (idle > SPINS && rate <= 0) {
             cham_app_wait(&app, 20);
             idle = 0;
+            if (!cham_app_alive(&app))
+                break;
         }
         __builtin_ia32_pause();
     }
