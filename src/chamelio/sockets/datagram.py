@@ -19,6 +19,7 @@ from chamelio.tenant.rings import U32, Entries, Producer
 PROTOCOL = "udp"
 SEND = 1  # UDP_SEND
 PAYLOAD_MAX = 1472  # UDP_PAYLOAD_MAX
+EARLY = 1024  # datagrams that are kept for sockets that are being bound
 HIGH_WATER, LOW_WATER = 64 * 1024, 16 * 1024
 RETRY_S = 0.0005  # the engine does not announce room in inbound rings: it is looked for
 Address = tuple[str, int]
@@ -47,24 +48,43 @@ class _Demultiplexer:
         self.rx = stack.region.buffers("rx_bytes")
         self.tx = stack.region.buffers("tx_bytes")
         self.sockets: dict[int, DatagramTransport] = {}
+        self.binding = 0  # sockets that the agent may have opened already, but we do not know yet
+        self._early: list[tuple[int, int, int, bytes, Address]] = []  # what has come for them
         stack.on_entries = self.deliver
         stack.listen("received")
 
     def deliver(self, entries: Entries) -> None:
         """A batch of datagrams."""
         for socket, pos, length, address, port, generation, error in entries.tolist():
-            transport = self.sockets.get(socket)
-            if transport is None or generation != transport.generation & 0xFFFF or length > self.rx.shape[1]:
-                continue  # for a socket that is closed
-            if error:
-                transport.fail(error)
+            if length > self.rx.shape[1]:
                 continue
-            data = _copy_out(self.rx[socket], pos, length)
-            self.taken[socket] = (pos + length) & U32
-            transport.deliver(data, (_text(address), _swap(port)))
+            transport = self.sockets.get(socket)
+            if transport is None:
+                if self.binding and not error and len(self._early) < EARLY:
+                    data = _copy_out(self.rx[socket], pos, length)
+                    self._early.append((socket, generation, pos + length, data, (_text(address), _swap(port))))
+            elif generation != transport.generation & 0xFFFF:
+                continue  # for a socket that is closed
+            elif error:
+                transport.fail(error)
+            else:
+                data = _copy_out(self.rx[socket], pos, length)
+                self.taken[socket] = (pos + length) & U32
+                transport.deliver(data, (_text(address), _swap(port)))
 
+    def catch_up(self, transport: DatagramTransport, socket: int) -> None:
+        """Deliver what came for a socket before it was known here."""
+        mine = [e[1:] for e in self._early if e[0] == socket]
+        self._early = [e for e in self._early if e[0] != socket] if self.binding else []
+        for generation, end, data, source in mine:
+            if generation == transport.generation & 0xFFFF:
+                self.taken[socket] = end & U32
+                transport.deliver(data, source)
 
-_demultiplexers: dict[Stack, _Demultiplexer] = {}
+    def release(self) -> None:
+        """Give the context back when no socket uses or awaits it."""
+        if not self.stack.listeners and not self.binding:
+            self.stack.close()
 
 
 def _copy_out(buffer: np.ndarray[Any, np.dtype[Any]], pos: int, length: int) -> bytes:
@@ -206,9 +226,7 @@ class DatagramTransport(asyncio.DatagramTransport):
             await stack.call("close", socket=self._socket)
         except OSError:
             return
-        if not stack.listeners:
-            stack.close()
-            _demultiplexers.pop(stack, None)
+        self._demultiplexer.release()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The agent or the engine has gone."""
@@ -241,15 +259,21 @@ async def create_datagram_endpoint(
     if not name:
         raise OSError(errno.EINVAL, "whose socket? give tenant=, or set CHAMELIO_TENANT")
 
-    def make(stack: Stack) -> None:
-        _demultiplexers[stack] = _Demultiplexer(stack)
-
-    stack = await shared_stack(name, PROTOCOL, run, make)
-    demultiplexer = _demultiplexers[stack]
-    if local_addr and local_addr[0] not in (None, "", "0.0.0.0", stack.address):
-        raise OSError(errno.EADDRNOTAVAIL, f"tenant {name} has the address {stack.address}, not {local_addr[0]}")
-    bound = await stack.call("bind", port=local_addr[1] if local_addr else 0, remote=list(remote_addr) if remote_addr else None)
+    stack = await shared_stack(name, PROTOCOL, run, _Demultiplexer)
+    demultiplexer: _Demultiplexer = stack.user
+    demultiplexer.binding += 1
+    try:
+        if local_addr and local_addr[0] not in (None, "", "0.0.0.0", stack.address):
+            raise OSError(errno.EADDRNOTAVAIL, f"tenant {name} has the address {stack.address}, not {local_addr[0]}")
+        remote = list(remote_addr) if remote_addr else None
+        bound = await stack.call("bind", port=local_addr[1] if local_addr else 0, remote=remote)
+    except BaseException:
+        demultiplexer.binding -= 1
+        demultiplexer.release()
+        raise
+    demultiplexer.binding -= 1
     protocol = protocol_factory()
     transport = DatagramTransport(demultiplexer, protocol, bound["socket"], (stack.address, bound["port"]), remote_addr)
     protocol.connection_made(transport)
+    demultiplexer.catch_up(transport, bound["socket"])
     return transport, protocol

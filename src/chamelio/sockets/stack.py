@@ -49,6 +49,7 @@ class Stack:
         os.close(region_fd)
         self.listeners: set[Listener] = set()
         self.on_entries: Callable[[Entries], None] = lambda entries: None
+        self.user: Any = None  # what the protocol's sockets share
         self._calls = asyncio.Lock()
         self._replies: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -160,13 +161,13 @@ def _forget(stack: Stack) -> None:
 
 
 async def shared_stack(tenant: str, protocol: str, run: Path | None, make: Callable[[Stack], object]) -> Stack:
-    """The stack of this loop for a tenant's protocol; connected, and set up by `make`, when it is first needed."""
+    """The stack of this loop for a tenant's protocol; connected when it is first needed, with what `make` gives as its `user`."""
     stacks = _stacks.setdefault(asyncio.get_running_loop(), {})
     key = (tenant, protocol, str(run or default_run()))
 
     async def connect() -> Stack:
         stack = await Stack.connect(tenant, protocol, run)
-        make(stack)
+        stack.user = make(stack)
         return stack
 
     if key not in stacks:

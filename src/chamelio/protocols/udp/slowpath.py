@@ -15,7 +15,7 @@ from chamelio.tenant.runtime import RequestError, Services, SlowPath
 OPEN, CLOSE, ERROR = 2, 3, 4  # UDP_OPEN, UDP_CLOSE, UDP_ERROR
 IP_ICMP, IP_UDP = 1, 17
 UNREACHABLE = 3
-# By code of ICMP unreachable, what a connected socket is told. The others may pass (RFC 1122, section 4.2.3.9).
+# By code of ICMP unreachable, what a connected socket is told, as by kernels. The others may be gone in a moment.
 HARD_ERRORS = {
     2: errno.ENOPROTOOPT,
     3: errno.ECONNREFUSED,
