@@ -206,6 +206,10 @@ def div(a: Scalar, b: Scalar) -> Scalar:
 
 def mod(a: Scalar, b: Scalar) -> Scalar:
     """Unsigned a % b; by zero: a."""
+    if b.const == 0 or a.umax < b.umin:
+        return a
+    if a.const is not None and b.const is not None:
+        return const(a.const % b.const)
     if b.const is not None and b.const and b.const & (b.const - 1) == 0:
         return and_(a, const(b.const - 1))
     high = a.umax if b.umin == 0 else min(a.umax, b.umax - 1)
@@ -243,16 +247,13 @@ def swap_bytes(a: Scalar, bits: int) -> Scalar:
     return _made(value, mask, value, value | mask)
 
 
-def _signed_div(a: Scalar, b: Scalar, bits: int) -> Scalar:
-    if a.const is not None and b.const is not None:
-        x, y = (v - (1 << bits) if v >> (bits - 1) & 1 else v for v in (a.const & (1 << bits) - 1, b.const & (1 << bits) - 1))
-        q = 0 if y == 0 else abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
-        return const(q & (1 << bits) - 1)
-    return UNKNOWN if bits == 64 else unsigned(0, U32)
-
-
-def _signed_mod(a: Scalar, b: Scalar, bits: int) -> Scalar:
-    return UNKNOWN if bits == 64 else unsigned(0, U32)
+def _signed_div_mod(op: int, a: Scalar, b: Scalar, bits: int) -> Scalar:
+    """Signed a / b or a % b, truncated towards zero; known for constants only."""
+    if a.const is None or b.const is None:
+        return UNKNOWN if bits == 64 else unsigned(0, U32)
+    x, y = (v - (1 << bits) if v >> (bits - 1) & 1 else v for v in (a.const & (1 << bits) - 1, b.const & (1 << bits) - 1))
+    quotient = 0 if y == 0 else abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
+    return const((quotient if op == bpf.DIV else x - quotient * y) & (1 << bits) - 1)
 
 
 _PLAIN = {bpf.ADD: add, bpf.SUB: sub, bpf.MUL: mul, bpf.OR: or_, bpf.AND: and_, bpf.XOR: xor, bpf.DIV: div, bpf.MOD: mod}
@@ -265,7 +266,7 @@ def arithmetic(op: int, bits: int, a: Scalar, b: Scalar, offset: int = 0) -> Sca
     if op in (bpf.LSH, bpf.RSH, bpf.ARSH):
         return _shift(op, bits, a, b)
     if op in (bpf.DIV, bpf.MOD) and offset:
-        return (_signed_div if op == bpf.DIV else _signed_mod)(a, b, bits)
+        return _signed_div_mod(op, a, b, bits)
     result = _PLAIN[op](a, b)
     return truncate(result, 32) if bits == 32 else result
 
