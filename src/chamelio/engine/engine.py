@@ -162,9 +162,8 @@ class Engine:
 
     def _initialise(self, frames: int, seed: int | None) -> None:
         core = self._core
-        secret = random.Random(seed).randbytes(16) if seed is not None else os.urandom(16)
-        self.secret = np.frombuffer(secret, np.uint64)
-        core["secret"][0] = self.secret
+        self._random = random.Random(seed) if seed is not None else random.SystemRandom()
+        core["secret"][0] = self._words(2)
         core["counters"] = self._counters.ctypes.data
         core["quantum"], core["max_debt"] = QUANTUM, MAX_DEBT
         core["poll_adaptive"] = self.poll == "adaptive"
@@ -177,6 +176,10 @@ class Engine:
             ns1, cycles1 = self._clocks()
             core["ns_per_cycle"] = round((ns1 - ns0) / (cycles1 - cycles0) * 2**32)
             core["ns_base"], core["cycles_base"], core["cycles"] = ns1, cycles1, cycles1
+
+    def _words(self, n: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        """Random words."""
+        return np.array([self._random.getrandbits(64) for _ in range(n)], np.uint64)
 
     def _clocks(self) -> tuple[int, int]:
         """CLOCK_MONOTONIC and the time stamp counter at the same moment: the tightest of a few tries."""
@@ -452,7 +455,7 @@ class Engine:
 
     def _prepare(self, instance: Instance, layout: Layout) -> None:
         head = instance.memory.head
-        head["secret"][0] = self.secret
+        head["secret"][0], head["cookie_secret"][0], head["random"][0] = self._words(2), self._words(2), self._words(1)[0]
         head["index"], head["tenant"], head["unit"] = instance.index, instance.tenant, instance.unit
         head["network"], head["address"] = instance.network, _address(instance.address)
         head["protocol"] = instance.ip_protocol

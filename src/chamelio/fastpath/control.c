@@ -95,7 +95,7 @@ void cham_instance_init(struct cham_instance *inst, u32 ring_start)
         } else if (m->kind == CHAM_MAP_TX || m->kind == CHAM_MAP_TIMER) {
             struct wheel *w = (struct wheel *)(base + m->index);
             struct wheel_node *nodes = (struct wheel_node *)(base + m->keys);
-            for (u32 k = 0; k <= WHEEL_SLOTS; k++)
+            for (u32 k = 0; k <= NODE_EXPIRING; k++)
                 w->head[k] = CHAM_NONE;
             for (u32 k = 0; k < m->max_entries; k++)
                 nodes[k].slot = NODE_IDLE;

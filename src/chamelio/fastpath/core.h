@@ -45,6 +45,15 @@ struct cham_turn {
     struct cham_instance *inst;
     struct cham_core *core;
     struct cham_frame *frame; /* NULL until the hook has one */
+    struct cham_outcome *outcome;
+    u32 emits; /* packets that this run may still emit */
+};
+
+/* What a batch leaves behind, settled once at its end. */
+struct cham_outcome {
+    u32 n_out;
+    struct cham_frame *out[CHAM_BATCH * (1 + CHAM_EMITS)];
+    u64 done, errors;
 };
 
 /* ---- instances and tenants ----------------------------------------------------------------------------------- */
@@ -91,7 +100,9 @@ enum cham_instance_state { CHAM_INSTANCE_FREE, CHAM_INSTANCE_ACTIVE, CHAM_INSTAN
 
 /* The head of an instance's private memory; maps follow. `base` of every map offset is its address. */
 struct cham_instance {
-    u64 secret[2]; /* of the engine: key of the hash maps */
+    u64 secret[2]; /* key of the hash maps; nothing that a handler sees depends on it but time */
+    u64 cookie_secret[2]; /* key of what cham_hash returns */
+    u64 random;           /* state of cham_random */
     u32 index;
     u32 tenant;
     u32 unit;
@@ -228,6 +239,7 @@ struct cham_core {
 #define COST_RING_POLL 12
 #define COST_WAKEUP 600
 #define COST_RAW_PACKET 400
+#define COST_CHECKSUM_BYTES 4 /* bytes of a checksum that a cycle sums up */
 
 /* What the provider may at most spend on a packet or a turn for a tenant, cold: part of what a turn may be charged. */
 #define COST_PACKET_BOUND 4000

@@ -14,7 +14,8 @@
 #define CHAM_FRAME_BYTES 2048
 #define CHAM_IP_MAX 1920    /* longest IP packet that a frame takes; every port's MTU is at most this */
 
-#define CHAM_FRAME_CSUM_OK 1u /* the port has verified the transport checksum */
+#define CHAM_FRAME_CSUM_OK 1u    /* the port has verified the transport checksum, or the packet never left this host */
+#define CHAM_FRAME_CSUM_LATER 2u /* the transport checksum is to be completed, see csum_start */
 
 struct cham_frame {
     u32 index; /* its place in the pool; never changes */
@@ -26,7 +27,8 @@ struct cham_frame {
     u32 next;   /* link of whatever list holds it */
     u32 next_hop;
     u64 due;    /* fault injector: when it comes out */
-    u8 pad[32];
+    u16 csum_start, csum_at; /* with CSUM_LATER: sum from here on, into this field (bytes from the IP header) */
+    u8 pad[28];
     u8 bytes[CHAM_FRAME_BYTES];
 } CHAM_ALIGNED(64);
 CHAM_ASSERT_SIZE(struct cham_frame, 2112);

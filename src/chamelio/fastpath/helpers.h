@@ -235,4 +235,54 @@ HELPER s64 cham_h_cham_cancel(struct cham_turn *t, const struct cham_map *m, u64
     return 0;
 }
 
+
+HELPER s64 cham_h_cham_pace(struct cham_turn *t, const struct cham_map *m, u64 id, u64 gap)
+{
+    if (unlikely(id >= m->max_entries))
+        return -CHAM_ENOENT;
+    struct wheel_node *nodes = (struct wheel_node *)(turn_base(t) + m->keys);
+    u64 due = nodes[cham_nospec(id, m->max_entries)].when + gap, now = t->core->now;
+    return cham_h_cham_schedule(t, m, id, due < now || due < gap ? now : due);
+}
+
+HELPER u64 cham_h_cham_random(struct cham_turn *t, struct chamelio_ctx *ctx)
+{
+    (void)ctx;
+    t->inst->random += 0x9e3779b97f4a7c15ull;
+    return cham_mix(t->inst->random ^ t->inst->cookie_secret[0], t->inst->random ^ t->inst->cookie_secret[1]);
+}
+
+HELPER u64 cham_h_cham_hash(struct cham_turn *t, struct chamelio_ctx *ctx, u64 a, u64 b)
+{
+    (void)ctx;
+    return cham_mix(cham_mix(a ^ t->inst->cookie_secret[0], t->inst->cookie_secret[1]) ^ b, t->inst->cookie_secret[1]);
+}
+
+HELPER s64 cham_h_cham_emit(struct cham_turn *t, struct chamelio_ctx *ctx)
+{
+    struct cham_outcome *o = t->outcome;
+    (void)ctx;
+    if (unlikely(!t->frame))
+        return -CHAM_EINVAL;
+    if (unlikely(!t->emits))
+        return -CHAM_ENOSPC;
+    t->emits--;
+    o->out[o->n_out++] = t->frame;
+    t->frame = 0;
+    t->ctx.data = 0;
+    t->ctx.data_end = 0;
+    return 0;
+}
+
+HELPER s64 cham_h_cham_csum_later(struct cham_turn *t, struct chamelio_ctx *ctx, u64 start, u64 at)
+{
+    (void)ctx;
+    if (unlikely(!t->frame || at < start || at > CHAM_IP_MAX))
+        return -CHAM_EINVAL;
+    t->frame->csum_start = (u16)start;
+    t->frame->csum_at = (u16)at;
+    t->frame->flags |= CHAM_FRAME_CSUM_LATER;
+    return 0;
+}
+
 #endif

@@ -143,16 +143,18 @@ CHAM_INLINE void *hash_lookup(u8 *base, const struct cham_map *m, const u64 secr
     return base + m->values + (u64)(b->slot[i] - 1) * m->stride;
 }
 
-/* ---- ids that come due: a timing wheel ------------------------------------------------------------------- */
+/* ---- ids that come due: a timing wheel of two levels -------------------------------------------------------- */
 
+/* A slot of the first level is a tick; a slot of the second is a revolution of the first, and when that begins, its ids move
+ * to the first level. So an id is touched twice at most, or once more for each revolution of the second that it is away. */
 #define WHEEL_SLOTS 1024u
-#define WHEEL_TICK_SHIFT 13 /* 8.2 us a tick, 8.4 ms a revolution; what is further away is looked at once in each */
+#define WHEEL_TICK_SHIFT 13 /* 8.2 us a tick, 8.4 ms a revolution of the first level, 8.6 s of the second */
 
 #define NODE_IDLE CHAM_NONE
-#define NODE_EXPIRING WHEEL_SLOTS /* the slot number of ids taken out of the wheel and not yet looked at */
+#define NODE_EXPIRING (2 * WHEEL_SLOTS) /* the slot number of ids taken out of the wheel and not yet looked at */
 
 struct wheel_node {
-    u64 when;
+    u64 when;       /* when it is, or was last, due */
     u32 next, prev; /* ids, CHAM_NONE at the ends */
     u32 slot;       /* which list holds it; NODE_IDLE: none */
     u32 pad;
@@ -162,8 +164,8 @@ struct wheel {
     u64 tick;  /* every tick before this one has been emptied */
     u32 armed; /* ids in any list */
     u32 pad;
-    u64 occupied[WHEEL_SLOTS / 64]; /* which slots hold anything */
-    u32 head[WHEEL_SLOTS + 1];      /* the last is the expiring list */
+    u64 occupied[2 * WHEEL_SLOTS / 64]; /* which slots hold anything */
+    u32 head[2 * WHEEL_SLOTS + 1];      /* first level, second level, the expiring list */
     u32 pad2;
 };
 
@@ -179,7 +181,7 @@ CHAM_INLINE void wheel_unlink(struct wheel *w, struct wheel_node *nodes, u32 id)
         if (n->prev == CHAM_NONE) /* only the head of the expiring list knows where it is */
             nodes[n->next].slot = n->slot;
     }
-    if (n->slot < WHEEL_SLOTS && w->head[n->slot] == CHAM_NONE)
+    if (n->slot < NODE_EXPIRING && w->head[n->slot] == CHAM_NONE)
         w->occupied[n->slot / 64] &= ~(1ull << n->slot % 64);
     n->slot = NODE_IDLE;
     w->armed--;
@@ -187,10 +189,16 @@ CHAM_INLINE void wheel_unlink(struct wheel *w, struct wheel_node *nodes, u32 id)
 
 CHAM_INLINE void wheel_link(struct wheel *w, struct wheel_node *nodes, u32 id, u64 when)
 {
-    u64 tick = when >> WHEEL_TICK_SHIFT;
+    u64 tick = when >> WHEEL_TICK_SHIFT, turns;
     if (tick < w->tick)
         tick = w->tick;
     u32 slot = (u32)(tick % WHEEL_SLOTS);
+    if (tick - w->tick >= WHEEL_SLOTS) {
+        turns = tick / WHEEL_SLOTS - w->tick / WHEEL_SLOTS;
+        if (turns >= WHEEL_SLOTS) /* beyond the second level: as far as it goes, then again */
+            turns = WHEEL_SLOTS - 1;
+        slot = WHEEL_SLOTS + (u32)((w->tick / WHEEL_SLOTS + turns) % WHEEL_SLOTS);
+    }
     struct wheel_node *n = nodes + id;
     n->when = when;
     n->slot = slot;
@@ -203,30 +211,53 @@ CHAM_INLINE void wheel_link(struct wheel *w, struct wheel_node *nodes, u32 id, u
     w->armed++;
 }
 
-/* The next id whose tick has passed, or CHAM_NONE; *budget limits how many ids are looked at. An id is never early and
- * at most one tick late. What belongs to a later revolution goes back to its slot. */
+CHAM_INLINE void wheel_expire_slot(struct wheel *w, struct wheel_node *nodes, u32 slot)
+{
+    u32 id = w->head[slot];
+    w->head[slot] = CHAM_NONE;
+    w->occupied[slot / 64] &= ~(1ull << slot % 64);
+    w->head[NODE_EXPIRING] = id;
+    nodes[id].slot = NODE_EXPIRING;
+}
+
+/* Move on to the next occupied slot that time has passed, within this revolution; 0: there is none before `now_tick`. */
+CHAM_INLINE u32 wheel_advance(struct wheel *w, struct wheel_node *nodes, u64 now_tick)
+{
+    u64 tick = w->tick, end = (tick / WHEEL_SLOTS + 1) * WHEEL_SLOTS;
+    u32 coarse = WHEEL_SLOTS + (u32)(tick / WHEEL_SLOTS % WHEEL_SLOTS);
+    if (tick >= now_tick)
+        return 0;
+    if (tick % WHEEL_SLOTS == 0 && w->occupied[coarse / 64] >> coarse % 64 & 1) {
+        wheel_expire_slot(w, nodes, coarse);
+        return 1;
+    }
+    if (end > now_tick)
+        end = now_tick;
+    while (tick < end && !(w->occupied[tick % WHEEL_SLOTS / 64] >> tick % 64))
+        tick = (tick | 63) + 1; /* the rest of this word is empty */
+    if (tick < end)
+        tick += (u64)__builtin_ctzll(w->occupied[tick % WHEEL_SLOTS / 64] >> tick % 64);
+    if (tick >= end) {
+        w->tick = end;
+        return 1;
+    }
+    w->tick = tick + 1;
+    wheel_expire_slot(w, nodes, (u32)(tick % WHEEL_SLOTS));
+    return 1;
+}
+
+/* The next id whose tick has passed, or CHAM_NONE; *budget limits how many ids and revolutions are looked at. An id is never
+ * early, and one tick late at most when the budget suffices. */
 CHAM_INLINE u32 wheel_next(struct wheel *w, struct wheel_node *nodes, u64 now, u32 *budget)
 {
     u64 now_tick = now >> WHEEL_TICK_SHIFT;
     while (w->armed && *budget) {
-        if (w->head[NODE_EXPIRING] == CHAM_NONE) { /* move on to the next occupied slot that time has passed */
-            u64 end = now_tick - w->tick < WHEEL_SLOTS ? now_tick : w->tick + WHEEL_SLOTS, tick = w->tick;
-            if (w->tick >= now_tick)
+        if (w->head[NODE_EXPIRING] == CHAM_NONE) {
+            if (!wheel_advance(w, nodes, now_tick))
                 return CHAM_NONE;
-            while (tick < end && !(w->occupied[tick % WHEEL_SLOTS / 64] >> tick % 64))
-                tick = (tick | 63) + 1; /* the rest of this word is empty */
-            if (tick < end)
-                tick += (u64)__builtin_ctzll(w->occupied[tick % WHEEL_SLOTS / 64] >> tick % 64);
-            if (tick >= end) {
-                w->tick = now_tick;
-                return CHAM_NONE;
-            }
-            u32 slot = (u32)(tick % WHEEL_SLOTS), id = w->head[slot];
-            w->tick = tick + 1;
-            w->head[slot] = CHAM_NONE;
-            w->occupied[slot / 64] &= ~(1ull << slot % 64);
-            w->head[NODE_EXPIRING] = id;
-            nodes[id].slot = NODE_EXPIRING;
+            if (w->tick % WHEEL_SLOTS == 0)
+                --*budget;
+            continue;
         }
         u32 id = w->head[NODE_EXPIRING];
         u64 when = nodes[id].when;

@@ -21,6 +21,16 @@ static const struct cham_route *route(const struct cham_core *core, u32 network,
     return 0;
 }
 
+/* Complete a transport checksum that the handler left to us. */
+static void complete_checksum(struct cham_core *core, struct cham_frame *f)
+{
+    charge(core, f->len / COST_CHECKSUM_BYTES);
+    u8 *ip = frame_ip(f);
+    u16 sum = (u16)~inet_sum(ip + f->csum_start, f->len - f->csum_start);
+    cham_store16(ip + f->csum_at, sum ? sum : 0xffff); /* in UDP, 0 would say that there is none; elsewhere both are the same */
+    f->flags = 0;
+}
+
 void cham_send(struct cham_core *core, u32 network, struct cham_instance *inst, struct cham_frame *f)
 {
     u32 to = cham_load32(frame_ip(f) + IPV4_DST), tenant = inst ? inst->tenant : CHAM_NONE;
@@ -28,6 +38,8 @@ void cham_send(struct cham_core *core, u32 network, struct cham_instance *inst, 
         return cham_drop(core, inst, tenant, f, CHAM_DROP_TX_DESTINATION);
     if (demux_address(core, network, to)) { /* a tenant of this host */
         core->counters->switched++;
+        if (f->flags & CHAM_FRAME_CSUM_LATER)
+            f->flags = CHAM_FRAME_CSUM_OK; /* it has not been where it could have been damaged */
         return cham_switch(core, network, f);
     }
     const struct cham_route *r = route(core, network, to);
@@ -38,6 +50,12 @@ void cham_send(struct cham_core *core, u32 network, struct cham_instance *inst, 
         return cham_drop(core, inst, tenant, f, CHAM_DROP_PORT_DOWN);
     if (unlikely(f->len > port->mtu))
         return cham_drop(core, inst, tenant, f, CHAM_DROP_TX_MTU);
+    if (f->flags & CHAM_FRAME_CSUM_LATER) {
+        if (port->csum_offload)
+            f->flags = CHAM_FRAME_CSUM_OK;
+        else
+            complete_checksum(core, f);
+    }
     f->port = (u8)port->index;
     cham_neighbour_send(core, port, inst, r->gateway ? r->gateway : to, f);
 }
@@ -48,6 +66,8 @@ static u32 refuse(const struct cham_instance *inst, const struct cham_frame *f)
     const u8 *ip = f->bytes + CHAM_IP_OFFSET;
     if (f->len < IPV4_MIN || ip[0] >> 4 != 4 || ipv4_header(ip) < IPV4_MIN ||
         cham_be16(cham_load16(ip + IPV4_TOTAL)) != f->len || ipv4_header(ip) > f->len)
+        return CHAM_DROP_TX_HEADER;
+    if (unlikely(f->flags & CHAM_FRAME_CSUM_LATER) && (f->csum_start > f->len || f->csum_at + 2u > f->len))
         return CHAM_DROP_TX_HEADER;
     if (cham_load32(ip + IPV4_SRC) != inst->address)
         return CHAM_DROP_TX_SOURCE;
@@ -67,7 +87,7 @@ void cham_output(struct cham_core *core, struct cham_instance *inst, struct cham
             continue;
         }
         f->tenant = CHAM_NONE;
-        f->flags = 0; /* whatever the port verified, the handler may have changed it */
+        f->flags &= CHAM_FRAME_CSUM_LATER; /* whatever the port verified, the handler may have changed it */
         inst->counters->tx_packets++;
         inst->counters->tx_bytes += f->len;
         cham_send(core, inst->network, inst, f);

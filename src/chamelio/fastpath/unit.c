@@ -15,15 +15,11 @@ extern const u32 cham_has_rx, cham_has_ring, cham_has_tx, cham_has_timer;
 /* The maps that hooks are fed from. */
 extern const struct cham_map cham_feed_ring, cham_feed_tx, cham_feed_timer;
 
-/* What a batch leaves behind, settled once at its end. */
-struct outcome {
-    u32 n_out;
-    struct cham_frame *out[CHAM_BATCH];
-    u64 done, errors;
-};
-
-CHAM_INLINE void begin(struct cham_turn *t, struct cham_core *core, struct cham_instance *inst)
+CHAM_INLINE void begin(struct cham_turn *t, struct cham_outcome *o, struct cham_core *core, struct cham_instance *inst)
 {
+    o->n_out = 0;
+    o->done = o->errors = 0;
+    t->outcome = o;
     t->core = core;
     t->inst = inst;
     t->ctx.now = core->now;
@@ -39,12 +35,13 @@ CHAM_INLINE void begin(struct cham_turn *t, struct cham_core *core, struct cham_
 CHAM_INLINE void begin_empty(struct cham_turn *t)
 {
     t->frame = 0;
+    t->emits = CHAM_EMITS;
     t->ctx.data = 0;
     t->ctx.data_end = 0;
 }
 
 /* Act on a verdict. The packet, if there is one, belongs to someone else afterwards. */
-CHAM_INLINE void settle(struct cham_turn *t, struct outcome *o, u64 verdict, u32 hook)
+CHAM_INLINE void settle(struct cham_turn *t, struct cham_outcome *o, u64 verdict, u32 hook)
 {
     struct cham_instance_counters *c = t->inst->counters;
     struct cham_frame *f = t->frame;
@@ -53,12 +50,13 @@ CHAM_INLINE void settle(struct cham_turn *t, struct outcome *o, u64 verdict, u32
         return;
     }
     if (likely(verdict == CHAM_DONE)) {
-        if (hook == CHAM_RX)
-            o->done++;
-        else if (f)
-            c->consumed++;
-        if (f)
+        if (f) { /* it may have been emitted */
+            if (hook == CHAM_RX)
+                o->done++;
+            else
+                c->consumed++;
             frame_put(&t->core->pool, f);
+        }
         return;
     }
     if (verdict == CHAM_PUNT && f) {
@@ -75,7 +73,7 @@ CHAM_INLINE void settle(struct cham_turn *t, struct outcome *o, u64 verdict, u32
         cham_drop(t->core, t->inst, t->inst->tenant, f, reason);
 }
 
-CHAM_INLINE void finish(struct cham_core *core, struct cham_instance *inst, struct outcome *o, u32 hook, u32 n)
+CHAM_INLINE void finish(struct cham_core *core, struct cham_instance *inst, struct cham_outcome *o, u32 hook, u32 n)
 {
     struct cham_instance_counters *c = inst->counters;
     c->done += o->done;
@@ -89,16 +87,15 @@ CHAM_INLINE void finish(struct cham_core *core, struct cham_instance *inst, stru
 static u32 unit_rx(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n)
 {
     struct cham_turn t;
-    struct outcome o;
+    struct cham_outcome o;
     u64 bytes = 0;
-    o.n_out = 0;
-    o.done = o.errors = 0;
-    begin(&t, core, inst);
+    begin(&t, &o, core, inst);
     for (u32 i = 0; i < n; i++) {
         if (i + 4 < n)
             __builtin_prefetch(frame_ip(frames[i + 4]));
         struct cham_frame *f = frames[i];
         t.frame = f;
+        t.emits = CHAM_EMITS;
         t.ctx.data = frame_ip(f);
         t.ctx.data_end = frame_ip(f) + f->len;
         t.ctx.hash = f->hash;
@@ -117,11 +114,9 @@ static u32 unit_ring(struct cham_core *core, struct cham_instance *inst, u32 max
     const struct cham_map *m = &cham_feed_ring;
     u8 *base = instance_base(inst);
     struct cham_turn t;
-    struct outcome o;
+    struct cham_outcome o;
     u32 served = 0;
-    o.n_out = 0;
-    o.done = o.errors = 0;
-    begin(&t, core, inst);
+    begin(&t, &o, core, inst);
     u32 context = inst->next_context;
     for (u32 left = m->contexts; left && served < max; left--) {
         u32 c = context;
@@ -167,11 +162,9 @@ CHAM_INLINE u32 unit_due(struct cham_core *core, struct cham_instance *inst, con
     struct wheel *w = (struct wheel *)(base + m->index);
     struct wheel_node *nodes = (struct wheel_node *)(base + m->keys);
     struct cham_turn t;
-    struct outcome o;
+    struct cham_outcome o;
     u32 n = 0, budget = max, id;
-    o.n_out = 0;
-    o.done = o.errors = 0;
-    begin(&t, core, inst);
+    begin(&t, &o, core, inst);
     while ((id = wheel_next(w, nodes, core->now, &budget)) != CHAM_NONE) {
         begin_empty(&t);
         t.ctx.id = id;

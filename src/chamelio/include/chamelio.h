@@ -55,6 +55,8 @@ struct chamelio_ctx {
 #define CHAM_MAP_TX 6       /* ids with a due time; when it comes the tx hook runs */
 #define CHAM_MAP_TIMER 7    /* ids with a deadline; when it passes the timer hook runs */
 
+#define CHAM_EMITS 2 /* packets that one run of a handler can emit besides the one it ends with */
+
 #define CHAM_SHARED 1 /* flag: the slow path and applications see (and may write) the values */
 
 /* One writer per field of a shared value, declared here and enforced by the SDK. Unmarked fields are fast. */
@@ -121,6 +123,18 @@ CHAM_HELPER(0x105, s64, cham_csum, struct chamelio_ctx *ctx, u64 span, u64 seed)
 CHAM_HELPER(0x106, s64, cham_schedule, const void *ids, u64 id, u64 when);
 /* Forget `id`. 0, or -ENOENT (no such id, or it was not set). */
 CHAM_HELPER(0x107, s64, cham_cancel, const void *ids, u64 id);
+/* Make `id` due `gap` ns after it was due last, or now if that has passed: pacing. 0, or -ENOENT (no such id). */
+CHAM_HELPER(0x108, s64, cham_pace, const void *ids, u64 id, u64 gap);
+/* 64 random bits, of a generator of the instance's own. */
+CHAM_HELPER(0x109, u64, cham_random, struct chamelio_ctx *ctx);
+/* Keyed hash of two words, with a secret of the instance's own: cookies, initial sequence numbers. */
+CHAM_HELPER(0x10a, u64, cham_hash, struct chamelio_ctx *ctx, u64 a, u64 b);
+/* Transmit the packet as it stands and go on without one: what the handler builds next is another packet. At most
+ * CHAM_EMITS in a run. 0, or -ENOSPC (too many), -EINVAL (there is no packet). Packet pointers end here. */
+CHAM_HELPER(0x10b, s64, cham_emit, struct chamelio_ctx *ctx);
+/* Let the provider complete the checksum of what is transmitted, from byte `start` to the end, in the field at byte `at`, which
+ * holds the sum of the pseudo header: on the wire if the port can, in software if not, not at all inside the host. 0, or -EINVAL. */
+CHAM_HELPER(0x10c, s64, cham_csum_later, struct chamelio_ctx *ctx, u64 start, u64 at);
 
 #ifdef CHAM_NATIVE
 #define cham_lookup(...) cham_h_cham_lookup(ctx, __VA_ARGS__)
@@ -133,6 +147,11 @@ CHAM_HELPER(0x107, s64, cham_cancel, const void *ids, u64 id);
 #define cham_csum(...) cham_h_cham_csum(ctx, __VA_ARGS__)
 #define cham_schedule(...) cham_h_cham_schedule(ctx, __VA_ARGS__)
 #define cham_cancel(...) cham_h_cham_cancel(ctx, __VA_ARGS__)
+#define cham_pace(...) cham_h_cham_pace(ctx, __VA_ARGS__)
+#define cham_random(...) cham_h_cham_random(ctx, __VA_ARGS__)
+#define cham_hash(...) cham_h_cham_hash(ctx, __VA_ARGS__)
+#define cham_emit(...) cham_h_cham_emit(ctx, __VA_ARGS__)
+#define cham_csum_later(...) cham_h_cham_csum_later(ctx, __VA_ARGS__)
 #endif
 
 /* ---- byte order and the headers that every transport meets ------------------------------------------------ */
@@ -154,6 +173,9 @@ struct cham_ipv4 {
     u32 src;
     u32 dst;
 };
+
+/* A checksum field after a 16-bit word under it changed from `old` to `new`, all in packet byte order (RFC 1624, equation 3). */
+#define cham_csum_replace(field, old, new) ((u16)~cham_fold((u64)(u16)~(field) + (u16)~(old) + (u16)(new)))
 
 /* Fold a ones' complement sum to 16 bits. */
 CHAM_INLINE u32 cham_fold(u64 sum)

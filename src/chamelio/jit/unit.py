@@ -20,7 +20,7 @@ from chamelio.verify import Proof
 
 HOOKS = ("rx", "ring", "tx", "timer")
 INIT = "cham_unit_init"
-_HOT_HELPERS = ("lookup", "push", "resize", "pkt_to_bytes", "bytes_to_pkt", "csum")
+_HOT_HELPERS = ("lookup", "push", "resize", "pkt_to_bytes", "bytes_to_pkt", "csum", "random", "hash", "emit", "csum_later")
 _DEFINE = re.compile(r"^(define [^\n]*@cham_h_cham_(\w+)\([^\n]*?\)[^\n{#]*)(#\d+)", re.MULTILINE)
 
 
@@ -143,7 +143,7 @@ def separate(proofs: list[Proof], obj: Object, layout: Layout, *, virtual: bool,
         f"  %f = load volatile ptr, ptr @cham_pointer_{hook}\n  %v = call i64 %f(ptr %turn)\n  ret i64 %v\n}}\n"
         for hook in hooks
     )
-    kept = [INIT, *(f"cham_h_cham_{name}" for name in (*_HOT_HELPERS, "update", "delete", "schedule", "cancel"))]
+    kept = [INIT, *(f"cham_h_cham_{name}" for name in (*_HOT_HELPERS, "update", "delete", "schedule", "cancel", "pace"))]
     loops = modules.link(
         [
             modules.provider_text("unit.c"),

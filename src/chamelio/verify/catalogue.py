@@ -114,6 +114,16 @@ HELPERS: dict[int, Helper] = {
                "make an id due at a time", "-ENOENT: no such id"),
         Helper(0x107, "cham_cancel", (_IDS, _ID), "scalar", Cost(50, 0, 4), "forget an id",
                "-ENOENT: no such id, or it was not set"),
+        Helper(0x108, "cham_pace", (_IDS, _ID, Arg("gap", "scalar")), "scalar", Cost(65, 0, 4),
+               "make an id due some time after it was due last: pacing", "-ENOENT: no such id"),
+        Helper(0x109, "cham_random", (_CTX,), "scalar", Cost(10), "64 random bits"),
+        Helper(0x10A, "cham_hash", (_CTX, Arg("a", "scalar"), Arg("b", "scalar")), "scalar", Cost(12),
+               "keyed hash of two words", pure=True),
+        Helper(0x10B, "cham_emit", (_CTX,), "scalar", Cost(300, 0, 12),
+               "transmit the packet as it stands and go on without one",
+               "-ENOSPC: as many as a run may; -EINVAL: there is no packet", True),
+        Helper(0x10C, "cham_csum_later", (_CTX, Arg("start", "scalar"), Arg("at", "scalar")), "scalar", Cost(8, 0, 1),
+               "let the provider complete the transport checksum", "-EINVAL: there is no packet, or no such place"),
     )
 }  # fmt: skip
 

@@ -78,7 +78,7 @@ static struct cham_instance *build(const struct setup *s, FILE *f)
     core.ns_per_cycle = 1ull << 31;
     cham_core_init(&core, frames, free_frames, FRAMES);
     wire = (struct cham_wire){.out = rings, .in = rings + 1};
-    port = (struct cham_port){.ops = &cham_wire_ops, .pool = &core.pool, .state = &wire, .mtu = 1500};
+    port = (struct cham_port){.ops = &cham_wire_ops, .pool = &core.pool, .state = &wire, .mtu = 1500, .csum_offload = 1};
     memcpy(port.mac, our_mac, 6);
     cham_unit_init(&unit);
     memcpy(unit.cold, s->cold, sizeof unit.cold);

@@ -84,7 +84,7 @@ def write_setup(path: Path, image: UnitImage, payload: int) -> None:
         shared = [maps[name].shared or 0 for name in ("rx_bytes", "tx_bytes", "sockets")]
         header = struct.pack(
             "<2Q3Q4Q",
-            *map(int, engine.secret),
+            *map(int, instance.memory.head["secret"][0]),
             instance.layout.private_bytes,
             instance.layout.region_bytes,
             INSTANCE_HEAD + len(private),

@@ -216,9 +216,8 @@ CHAM_HANDLER(ring)
     h->source = local_port;
     h->destination = port;
     h->length = cham_htons(8 + length);
-    h->checksum = 0;
-    u16 sum = ~cham_csum(ctx, CHAM_SPAN(20, 8 + length), pseudo_sum(local, address, 8 + length));
-    h->checksum = sum ? sum : 0xffff; /* 0 would say that there is none */
+    h->checksum = cham_fold(pseudo_sum(local, address, 8 + length));
+    cham_csum_later(ctx, 20, 26);
     s->sent++;
     return CHAM_TX;
 }
