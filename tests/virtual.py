@@ -15,10 +15,10 @@ from chamelio.engine import abi
 from chamelio.engine.catalogue import drops, events
 from chamelio.engine.engine import Engine, Instance
 from chamelio.engine.ports import WirePeer
-from chamelio.world import World
 from chamelio.jit.artifact import Options, UnitImage
 from chamelio.jit.compile import compile_unit
 from chamelio.jit.layout import PAGE
+from chamelio.world import World
 
 HANDLERS = Path(__file__).parent / "handlers"
 PEER_MAC = bytes.fromhex("020000000099")
@@ -118,12 +118,12 @@ class Tenant:
     """A tenant of one host with one instance of a test protocol, all its contexts attached."""
 
     def __init__(self, host: Engine, at: str, *, handlers: str = "naughty", weight: int = 1, ring_start: int = 0,
-                 unit_index: int | None = None, protocol: int = 17, frame_quota: int = 1024) -> None:  # fmt: skip
+                 unit_index: int | None = None, protocol: int = 17, frame_quota: int = 1024, network: int = 0) -> None:  # fmt: skip
         self.host, self.address, self.handlers = host, at, handlers
         self.index = host.add_tenant(weight, frame_quota)
-        host.bind_address(self.index, at)
+        host.bind_address(self.index, at, network)
         self.unit = host.load_unit(unit(handlers)) if unit_index is None else unit_index
-        self.instance: Instance = host.add_instance(self.index, self.unit, at, protocol, ring_start=ring_start)
+        self.instance: Instance = host.add_instance(self.index, self.unit, at, protocol, ring_start=ring_start, network=network)
         self._mapping = mmap.mmap(self.instance.region_fd, 0)
         self.content = memoryview(self._mapping)[self.instance.origin :]
         for context in range(CONTEXTS):
@@ -146,6 +146,21 @@ class Tenant:
         m = next(m for m in self.instance.layout.maps if m.name == name)
         assert m.shared is not None
         return np.frombuffer(self.content, np.uint8, m.stride * m.max_entries, m.shared).reshape(m.max_entries, m.stride)
+
+    def send_raw(self, packet: bytes, length: int | None = None, **fields: int) -> None:
+        """What the slow path does to send a packet; `length` and `fields` are for lies."""
+        ring = self.raw("xmit")
+        slot = ring.entries[ring.prod % ring.slots]
+        slot["len"] = len(packet) if length is None else length
+        for name in ("flags", "now", "hash", "reserved"):
+            slot[name] = fields.get(name, 0)
+        slot["bytes"][0, : len(packet)] = list(packet)
+        ring.prod += 1
+
+    def memory(self) -> tuple[bytes, bytes]:
+        """All that the instance has: engine memory, up to the guard page, and the region."""
+        layout = self.instance.layout
+        return self.instance.memory.read(0, layout.private_bytes - self.instance.origin - PAGE), bytes(self.content)
 
     @property
     def counters(self) -> Any:

@@ -96,7 +96,7 @@ CHAM_HANDLER(rx)
     return CHAM_DONE;
 }
 
-/* An entry with what = 1 is answered, 2 sends id `value` at once, 3 sets a timer, 4 copies from buffer `value`. */
+/* An entry with what = 1 is answered, 2 sends id `value` at once, 3 sets a timer, 4 to 6 send from buffer `value`. */
 CHAM_HANDLER(ring)
 {
     struct entry *e = ctx->entry;
@@ -112,6 +112,15 @@ CHAM_HANDLER(ring)
         return cham_schedule(&deadlines, e->value, ctx->now + 1000000) ? CHAM_ERROR(23) : CHAM_DONE;
     case 4:
         return cham_bytes_to_pkt(ctx, &buffers, e->value, 0, CHAM_SPAN(0, e->context)) ? CHAM_ERROR(24) : CHAM_TX;
+    case 5: /* a header, and four bytes at offset `context`: what lies between was written by nobody */
+        if (cham_bytes_to_pkt(ctx, &buffers, e->value, 0, CHAM_SPAN(0, 20)) ||
+            cham_bytes_to_pkt(ctx, &buffers, e->value, 20, CHAM_SPAN(e->context, 4)))
+            return CHAM_ERROR(26);
+        return CHAM_TX;
+    case 6: /* a packet that grows by itself to `context` bytes, and then gets its header */
+        if (cham_resize(ctx, e->context) || cham_bytes_to_pkt(ctx, &buffers, e->value, 0, CHAM_SPAN(0, 20)))
+            return CHAM_ERROR(27);
+        return CHAM_TX;
     }
     return CHAM_ERROR(25);
 }
