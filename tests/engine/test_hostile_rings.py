@@ -33,6 +33,8 @@ def neighbour_is_clean(net: Any) -> bool:
 LIES = [1 << 31, 65, 1000, 0xFFFFFFFF, 0x8000_0001]
 
 
+@pytest.mark.fault(1)
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("start", [0, 2**32 - 3])
 @pytest.mark.parametrize("lie", LIES)
 def test_a_producer_index_that_cannot_be_true_puts_the_ring_out_of_use(lie: int, start: int) -> None:
@@ -49,6 +51,7 @@ def test_a_producer_index_that_cannot_be_true_puts_the_ring_out_of_use(lie: int,
         assert net.run() == []  # a quarantined instance is not served
 
 
+@pytest.mark.fault(1)
 def test_a_producer_index_that_goes_back_is_a_lie(net: Any) -> None:
     ring = net.tenant.ring("requests", 1)
     ring.put(1, 0, 7)
@@ -59,6 +62,7 @@ def test_a_producer_index_that_goes_back_is_a_lie(net: Any) -> None:
     assert neighbour_is_clean(net)
 
 
+@pytest.mark.fault(1)
 def test_a_consumer_index_that_cannot_be_true_is_found_when_the_ring_seems_full(net: Any) -> None:
     ring = net.tenant.ring("answers", 1)
     for _ in range(64):
@@ -71,6 +75,7 @@ def test_a_consumer_index_that_cannot_be_true_is_found_when_the_ring_seems_full(
     assert neighbour_is_clean(net)
 
 
+@pytest.mark.fault(1)
 def test_attaching_again_ends_the_quarantine(net: Any) -> None:
     net.tenant.ring("requests", 1).prod = 1 << 31
     net.run()
@@ -81,6 +86,7 @@ def test_attaching_again_ends_the_quarantine(net: Any) -> None:
     assert len(net.run()) == 1
 
 
+@pytest.mark.fault(2)
 def test_indices_wrap_at_2_to_the_32() -> None:
     with Net() as net:
         tenant = Tenant(net.host, A, ring_start=2**32 - 3)
@@ -99,6 +105,7 @@ def test_indices_wrap_at_2_to_the_32() -> None:
         assert tenant.events() == {}
 
 
+@pytest.mark.fault(1)
 def test_a_hostile_lie_in_the_punt_ring_damages_that_ring_only_for_its_owner(net: Any) -> None:
     punt = net.tenant.raw("punt")
     for _ in range(64):
@@ -134,6 +141,9 @@ REFUSED = [
 ]
 
 
+@pytest.mark.fault(3)
+@pytest.mark.fault(4)
+@pytest.mark.fault(6)
 @pytest.mark.parametrize(("what", "how", "reason"), REFUSED, ids=[r[0] for r in REFUSED])
 def test_a_raw_packet_that_must_not_leave_is_refused_and_counted(net: Any, what: str, how: dict[str, Any], reason: str) -> None:
     how = dict(how)
@@ -147,6 +157,8 @@ def test_a_raw_packet_that_must_not_leave_is_refused_and_counted(net: Any, what:
 SPANS = [(0, 0), (0, 19), (0, 4097), (0, 2000), (0, 0xFFFFFFFF), (4, 100), (7, 100), (0xFFFFFFFF, 100)]
 
 
+@pytest.mark.fault(4)
+@pytest.mark.fault(6)
 @pytest.mark.parametrize(("buffer", "length"), SPANS)
 def test_buffers_and_lengths_out_of_range_send_nothing(net: Any, buffer: int, length: int) -> None:
     net.tenant.ring("requests", 1).put(4, length, buffer)
@@ -156,6 +168,7 @@ def test_buffers_and_lengths_out_of_range_send_nothing(net: Any, buffer: int, le
     assert net.host.free_frames[0] == net.host.free_frames[1]
 
 
+@pytest.mark.fault(29)
 def test_a_packet_from_a_buffer_that_was_never_written_carries_nobodys_bytes(net: Any) -> None:
     for _ in range(30):
         net.send(udp(Net.PEER, B, b"e" + b"secret" * 200))
@@ -167,6 +180,7 @@ def test_a_packet_from_a_buffer_that_was_never_written_carries_nobodys_bytes(net
     assert packet == header + bytes(1180)
 
 
+@pytest.mark.fault(3)
 def test_entries_of_unknown_kinds_are_the_handlers_errors(net: Any) -> None:
     ring = net.tenant.ring("requests", 2)
     for what in (0, 7, 77, 0xFFFFFFFF):
@@ -176,6 +190,7 @@ def test_entries_of_unknown_kinds_are_the_handlers_errors(net: Any) -> None:
     assert neighbour_is_clean(net)
 
 
+@pytest.mark.fault(8)
 def test_a_tenant_that_never_drains_loses_only_its_own(net: Any) -> None:
     for i in range(300):
         net.order(A, "pr"[i % 2], 1)
@@ -188,6 +203,7 @@ def test_a_tenant_that_never_drains_loses_only_its_own(net: Any) -> None:
     assert net.host.free_frames[0] == net.host.free_frames[1]
 
 
+@pytest.mark.fault(7)
 def test_a_region_cannot_be_resized_or_unsealed(net: Any) -> None:
     fd = net.tenant.instance.region_fd
     for size in (0, 4096, 1 << 30):
@@ -197,6 +213,7 @@ def test_a_region_cannot_be_resized_or_unsealed(net: Any) -> None:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
 
 
+@pytest.mark.fault(6)
 def test_one_tenants_garbage_changes_no_byte_of_another(net: Any) -> None:
     """Everything that tenant A may write is overwritten with noise, again and again; B's memory, the engine's part of it too,
     stays as it is."""
