@@ -185,6 +185,8 @@ class Machine:
         """LDDW: a constant, a map, or the address of global data."""
         if insn.src == 0:
             state.regs[insn.dst] = const(insn.imm)
+        elif insn.src in (bpf.PSEUDO_MAP, bpf.PSEUDO_MAP_VALUE) and insn.imm & s.U32 >= len(self.obj.maps):
+            raise Refused("V140", f"a reference to map {insn.imm & s.U32}", f"the object has {len(self.obj.maps)} maps")
         elif insn.src == bpf.PSEUDO_MAP:
             state.regs[insn.dst] = Pointer("map", insn.imm)
         elif insn.src == bpf.PSEUDO_MAP_VALUE:

@@ -124,17 +124,26 @@ class State:
         return tuple(f.back for f in self.frames)
 
 
-def features(state: State) -> list[object]:
-    """Per register what a state that covers this one, or is covered by it, must share if it has such a thing at all.
+def features(state: State, live: int) -> dict[tuple[int, int], object]:
+    """What a state that this one covers must share: the constants and the bases of pointers, by where they are.
 
-    A constant covers only itself, and a pointer one with the same base and constant offset.
+    Places are (-1, register) for those in `live`, and (frame, offset) on the stack. A constant covers only itself, and a
+    pointer one with the same base and constant offset.
     """
-    out: list[object] = []
-    for value in state.regs:
+    out: dict[tuple[int, int], object] = {}
+
+    def note(where: tuple[int, int], size: int, value: Value) -> None:
         if isinstance(value, Pointer):
-            out.append((value.region, value.map, value.frame, value.off))
-        else:
-            out.append(None if value is None or value.mask else value.value)
+            out[where] = size, value.region, value.map, value.frame, value.off
+        elif value.mask == 0:
+            out[where] = size, value.value
+
+    for reg, held in enumerate(state.regs):
+        if held is not None and live >> reg & 1:
+            note((-1, reg), 8, held)
+    for n, frame in enumerate(state.frames):
+        for offset, (size, spilled) in frame.spills.items():
+            note((n, offset), size, spilled)
     return out
 
 

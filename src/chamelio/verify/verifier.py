@@ -44,23 +44,26 @@ class _Memo:
 
 
 class _Point:
-    """The states explored at one point, found by what registers hold, so that long loops cost no comparison per turn."""
+    """The states explored at one point, found by the constants in them, so that long loops cost no comparison per turn.
+
+    A pattern is where a state has constants; by pattern and constants the states are kept.
+    """
 
     def __init__(self, live: int, most: int) -> None:
-        self.registers, self.most = [reg for reg in range(10) if live >> reg & 1], most
-        self.by_pattern: dict[tuple[int, ...], dict[tuple[object, ...], list[_Memo]]] = {}
+        self.live, self.most = live, most
+        self.by_pattern: dict[tuple[tuple[int, int], ...], dict[tuple[object, ...], list[_Memo]]] = {}
 
     def candidates(self, state: State) -> Iterator[_Memo]:
         """States that may cover this one, of each sort the latest first."""
-        has = features(state)
+        has = features(state, self.live).get
         for pattern, alike in self.by_pattern.items():
-            yield from reversed(alike.get(tuple(has[reg] for reg in pattern), ()))
+            yield from reversed(alike.get(tuple(map(has, pattern)), ()))
 
     def add(self, memo: _Memo) -> None:
         """Remember a state. Of too many alike a finished one is forgotten: that costs time, never soundness."""
-        has = features(memo.state)
-        pattern = tuple(reg for reg in self.registers if has[reg] is not None)
-        alike = self.by_pattern.setdefault(pattern, {}).setdefault(tuple(has[reg] for reg in pattern), [])
+        has = features(memo.state, self.live)
+        pattern = tuple(sorted(has))
+        alike = self.by_pattern.setdefault(pattern, {}).setdefault(tuple(map(has.get, pattern)), [])
         alike.append(memo)
         if len(alike) > self.most:
             done = next((m for m in alike if m.done), None)
@@ -130,6 +133,7 @@ class _Explorer:
             point = self.points.get(where)
             if point is None:
                 point = self.points[where] = _Point(live, self.limits.states_per_point)
+            loosened: State | None = None
             for old in point.candidates(state):
                 if not Cover(old.state, state, live).holds():
                     continue
@@ -138,11 +142,12 @@ class _Explorer:
                     return
                 # an unfinished state lies on this very path; what is less than it may still come to an end (a counter
                 # that falls from an unknown start), what is no less never will
-                if Cover(_loosened(state), old.state, live).holds():
+                loosened = loosened or _loosened(state)
+                if Cover(loosened, old.state, live).holds():
                     raise Refused(
                         "V130", "the loop may never end", "after a turn of it, nothing has changed that the verifier knows of"
                     )
-            memo = _Memo(_loosened(state))
+            memo = _Memo(loosened or _loosened(state))
             point.add(memo)
             self.states += 1
         self.stack.append(self._stretch(pc, state, memo, why))

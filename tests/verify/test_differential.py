@@ -1,0 +1,189 @@
+"""Whatever the verifier accepts runs without a fault, within what was proven, and as machine code just the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from chamelio.bpf.interp import FRAME_STRIDE, STACK_BASE, Interpreter, signed
+from chamelio.bpf.object import Object
+from chamelio.verify import Limits, Proof, verifier, verify_program
+from chamelio.verify.scalar import Scalar
+from chamelio.verify.values import NOTHING, STACK_BYTES, State, Value
+from verify.generate import Generator, inputs
+from verify.suite import MAPS, assembled, cases
+from verify.test_scalar import contains
+from verify.world import World
+
+LIMITS = Limits(steps=20_000, seconds=20)
+FRAMES_EVERY = 5  # steps between looks at the whole stack
+
+
+class Explorer(verifier._Explorer):
+    """Remembers every abstract state before every instruction."""
+
+    last: Explorer
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.seen: dict[tuple[int, tuple[int, ...]], list[State]] = {}
+        Explorer.last = self
+
+    def _step(self, pc: int, insn: Any, state: State) -> Any:
+        self.seen.setdefault((pc, state.key()), []).append(state.copy())
+        return super()._step(pc, insn, state)
+
+
+@dataclass
+class Watch:
+    """Holds the interpreter's steps against the abstract states of the same place."""
+
+    explorer: Explorer
+    steps: int = 0
+    trace: list[int] = field(default_factory=list)
+
+    def __call__(self, world: World, pc: int, regs: list[int]) -> None:
+        interpreter = world.interpreter
+        assert interpreter is not None
+        self.steps += 1
+        chain = (-1, *(frame.return_to for frame in interpreter._frames))
+        states = self.explorer.seen.get((pc, chain), [])
+        live = self.explorer.shape.live[pc]
+        whole = self.steps % FRAMES_EVERY == 0
+        for state in reversed(states):
+            if all(self.holds(world, state, state.regs[reg], regs[reg]) for reg in range(10) if live >> reg & 1) and (
+                not whole or self.frames_hold(world, interpreter, state)
+            ):
+                return
+        raise AssertionError(f"no abstract state at {pc} describes {[hex(x) for x in regs]}: {[s.regs for s in states]}")
+
+    @staticmethod
+    def holds(world: World, state: State, value: Value | None, x: int) -> bool:
+        """Whether a register's concrete value is one of those that the abstract value stands for."""
+        if value is None:
+            return True
+        if isinstance(value, Scalar):
+            return contains(value, x)
+        low, high = value.off + value.vmin, value.off + value.vmax
+        start, end = world.packet()
+        match value.region:
+            case "stack":
+                return x == STACK_BASE + value.frame * FRAME_STRIDE + STACK_BYTES + value.off
+            case "ctx":
+                return x == world.address("turn")
+            case "packet":
+                proven = state.proven_bytes(value.var)
+                at = signed(x - start, 64)  # a step back from NULL, where there is no packet, is no step forward
+                exists = proven == NOTHING or start + at - value.off + proven <= end
+                return exists and low <= at <= high and (at - value.off) % value.step == 0
+            case "packet_end":
+                return x == end
+            case "entry" | "entry_end":
+                base = int.from_bytes(world.view("turn")[16:24], "little")
+                return low <= x - base <= high if value.region == "entry" else x in (0, base + 16)
+            case "map":
+                return x == world.address(f"map_{value.map}")
+            case "data":
+                return low <= x - world.address(f"values_{value.map}") <= high
+        assert value.map is not None
+        if value.null and x == 0:
+            return True
+        size, base = MAPS[value.map].value_size, world.address(f"values_{value.map}")
+        starts = range(base, base + size * MAPS[value.map].max_entries, size)
+        return any(low <= x - at <= high and (x - at - value.off) % value.step == 0 for at in starts)
+
+    def frames_hold(self, world: World, interpreter: Interpreter, state: State) -> bool:
+        """What is spilled is there, and what is called initialised has been written."""
+        for n, frame in enumerate(state.frames):
+            bottom = STACK_BASE + n * FRAME_STRIDE
+            written = interpreter.memory._find(bottom, STACK_BYTES, "read").written
+            assert written is not None
+            if any(frame.init >> at & 1 and not written[at] for at in range(STACK_BYTES)):
+                return False
+            for at, (size, value) in frame.spills.items():
+                if not self.holds(world, state, value, interpreter.memory.read(bottom + at, size)):
+                    return False
+        return True
+
+
+def proven(obj: Object, program: Any) -> tuple[Proof, Explorer] | None:
+    verdict = verify_program(obj, program, limits=LIMITS)
+    return None if verdict.proof is None else (verdict.proof, Explorer.last)
+
+
+def hold(world: World, accepted: list[tuple[str, Object, Proof, Explorer]], seed: int, runs: int) -> int:
+    """Run accepted programs both ways; returns how many steps were compared with abstract states."""
+    if not accepted:
+        return 0
+    steps = 0
+    compiled = world.compile(accepted[0][1], [proof for _, _, proof, _ in accepted], harden=bool(seed % 2))
+    for n, (text, _, proof, explorer) in enumerate(accepted):
+        watch = Watch(explorer)
+        for start in inputs(seed + n, runs):
+            told = f"{start}\n{text}"
+            try:
+                result, cost = world.run(proof, start, watch)
+            except Exception as error:
+                raise AssertionError(f"{error}\n{told}") from error
+            assert world.intact(), told
+            expected = world.outcome()
+            assert cost <= proof.cost_warm <= proof.cost_cold, told
+            native, counted = compiled.call(n, start)
+            assert world.intact(), told
+            assert native == result, f"{native:#x} is not {result:#x}\n{told}"
+            assert world.outcome() == expected, told
+            assert cost <= counted <= proof.cost_warm, told
+        steps += watch.steps
+    compiled.tracker.close()
+    return steps
+
+
+@pytest.fixture(autouse=True)
+def _remembering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifier, "_Explorer", Explorer)
+
+
+def check_random(first: int, count: int, runs: int, batch: int = 40) -> tuple[int, int]:
+    """Returns how many programs were accepted and how many steps compared."""
+    world, accepted_all, steps = World(), 0, 0
+    waiting: list[tuple[str, Object, Proof, Explorer]] = []
+    for seed in range(first, first + count):
+        generator = Generator(seed)
+        text = generator.text()
+        obj, program = assembled(text, generator.hook)
+        found = proven(obj, program)
+        if found is not None:
+            waiting.append((text, obj, *found))
+        if len(waiting) == batch or seed == first + count - 1:
+            accepted_all += len(waiting)
+            steps += hold(world, waiting, seed, runs)
+            waiting = []
+    return accepted_all, steps
+
+
+def test_accepted_random_programs_are_what_was_proven() -> None:
+    accepted, steps = check_random(0, 250, 4)
+    assert accepted > 60 and steps > 10_000
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("block", range(20))
+def test_accepted_random_programs_are_what_was_proven_at_length(block: int) -> None:
+    accepted, _ = check_random(1_000_000 + 2_000 * block, 2_000, 8)
+    assert accepted > 400
+
+
+def test_good_programs_are_what_was_proven() -> None:
+    world = World()
+    waiting = []
+    for case in cases("*.good.asm"):
+        if case.hook == "xdp":  # not lifted: there is no XDP hook, only its verdicts
+            continue
+        obj, program = case.load()
+        found = proven(obj, program)
+        assert found is not None
+        waiting.append(("\n".join(case.text), obj, *found))
+    assert hold(world, waiting, 7, 6) > 1_000

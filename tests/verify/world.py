@@ -1,0 +1,310 @@
+"""A world that programs run in twice: on the reference interpreter and as machine code, over the same bytes.
+
+Everything that a handler can reach lies in one arena at its real address, each object between bytes that nothing may
+change. Helpers are Python, called by the interpreter and by machine code alike. A change of the packet's length moves the
+packet, so that a stale pointer cannot go unnoticed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+from chamelio.bpf.interp import Interpreter, Memory
+from chamelio.bpf.object import Object
+from chamelio.jit import modules
+from chamelio.jit.layout import ARRAY, DATA, HASH
+from chamelio.jit.lift import Environment, lift
+from chamelio.verify import Proof
+from chamelio.verify.catalogue import HELPERS, PACKET_MAX
+from chamelio.verify.catalogue import Helper as HelperEntry
+from chamelio.verify.cost import insn_cost
+from verify.suite import MAPS
+
+GAP = 64
+FILL = 0xC5
+CTX, CORE, INSTANCE = 0, 56, 64  # of the turn: the context's fields, then two pointers
+ENTRY_BYTES = 16
+ROOM = 256  # bytes for a packet in this world
+Helper = Callable[..., int]
+
+
+@dataclass
+class Input:
+    """What a run starts with."""
+
+    packet: bytes
+    entry: bytes
+    now: int
+    id: int
+    hash: int
+    table: bytes  # values of map 0
+    flows: dict[bytes, bytes]  # keys and values of map 1
+    shared: bytes  # values of map 2
+    data: bytes  # global data
+
+
+class World:
+    """The arena. `run` interprets a program, `call` calls its machine code; both start from the same input."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, tuple[int, int]] = {}  # name -> (offset, size)
+        at = GAP
+        sizes = {"turn": 72, "core": 8, "packet_a": ROOM, "packet_b": ROOM, "entry": ENTRY_BYTES, "key": 8}
+        sizes |= {f"map_{i}": 64 for i in range(len(MAPS))}
+        for i, m in enumerate(MAPS):
+            if m.kind in (ARRAY, HASH, DATA):
+                sizes[f"values_{i}"] = m.value_size * m.max_entries
+        for name, size in sizes.items():
+            self.places[name] = (at, size)
+            at += -(-size // 64) * 64 + GAP
+        self._room = bytearray(at + 64)
+        skip = -ctypes.addressof(ctypes.c_uint8.from_buffer(self._room)) % 64
+        self.arena = memoryview(self._room)[skip : skip + at]
+        self.base = ctypes.addressof(ctypes.c_uint8.from_buffer(self.arena))
+        self.helpers = {
+            helper.id: getattr(self, helper.name, functools.partial(self._other, helper)) for helper in HELPERS.values()
+        }
+
+    def address(self, name: str) -> int:
+        return self.base + self.places[name][0]
+
+    def view(self, name: str) -> memoryview:
+        at, size = self.places[name]
+        return self.arena[at : at + size]
+
+    # ---- beginning and end of a run ---------------------------------------------------------------------------
+
+    def reset(self, start: Input, ring: bool) -> None:
+        self.arena[:] = bytes([FILL]) * len(self.arena)
+        self.side, self.length = "packet_a", len(start.packet)
+        self.view("packet_a")[: self.length] = start.packet
+        self.view("packet_b")[:] = bytes(ROOM)
+        self.view("entry")[:] = start.entry
+        self.view("core")[:] = bytes(8)
+        self.view("values_0")[:] = start.table
+        self.view("values_2")[:] = start.shared
+        self.view("values_8")[:] = start.data
+        self.view("values_9")[:] = bytes(MAPS[9].data or b"")
+        self.slots: dict[bytes, int] = {}
+        for i, (key, value) in enumerate(start.flows.items()):
+            self.slots[key] = i
+            self.view("values_1")[32 * i : 32 * i + 32] = value
+        self.free = [i for i in range(8) if i >= len(start.flows)]
+        self.log: list[tuple[object, ...]] = []
+        entry = self.address("entry") if ring else 0
+        turn = struct.pack(
+            "<QQQQQIIIIQQ", 0, 0, entry, entry + ENTRY_BYTES if ring else 0, start.now, start.id, start.hash, 3, 1,
+            self.address("core"), self.base,
+        )  # fmt: skip
+        self.view("turn")[:] = turn
+        self.interpreter: Interpreter | None = None
+        self.charged = 0
+        self._point_at_packet()
+
+    def _point_at_packet(self) -> None:
+        start = self.address(self.side) if self.length else 0
+        self.view("turn")[:16] = struct.pack("<QQ", start, start + self.length)
+
+    def packet(self) -> tuple[int, int]:
+        """The packet's first byte and one past its last; both NULL where there is none."""
+        start, end = struct.unpack("<QQ", self.view("turn")[:16])
+        return start, end
+
+    def outcome(self) -> tuple[object, ...]:
+        """Everything that a run may have changed; the turn's pointers and the clock aside."""
+        where = ["entry", "values_0", "values_1", "values_2", "values_8", "values_9"]
+        packet = bytes(self.view(self.side)[: self.length])
+        return (packet, *(bytes(self.view(name)) for name in where), sorted(self.slots.items()), tuple(self.log))
+
+    def intact(self) -> bool:
+        """Whether the bytes between the objects are as they were."""
+        at = 0
+        for offset, size in self.places.values():
+            if any(byte != FILL for byte in self.arena[at:offset]):
+                return False
+            at = offset + size
+        return all(byte == FILL for byte in self.arena[at:])
+
+    # ---- the interpreter ----------------------------------------------------------------------------------------
+
+    def memory(self, ring: bool) -> Memory:
+        """The arena as the interpreter may see it."""
+        memory = Memory()
+        memory.map(self.address("turn"), self.view("turn")[:56], writable=False, name="the context")
+        if self.length:
+            memory.map(self.address(self.side), self.view(self.side)[: self.length], name="the packet")
+        if ring:
+            memory.map(self.address("entry"), self.view("entry"), name="the entry")
+        for i, m in enumerate(MAPS):
+            if m.kind == DATA:
+                memory.map(self.address(f"values_{i}"), self.view(f"values_{i}"), writable=not m.read_only, name=m.name)
+            elif f"values_{i}" in self.places:
+                for slot in range(m.max_entries):
+                    at = slot * m.value_size
+                    part = self.view(f"values_{i}")[at : at + m.value_size]
+                    memory.map(self.address(f"values_{i}") + at, part, name=f"{m.name}[{slot}]")
+        return memory
+
+    def run(self, proof: Proof, start: Input, on_step: Callable[[World, int, list[int]], None] | None = None) -> tuple[int, int]:
+        """Interpret; returns r0 and the cycles counted. Raises Fault."""
+        ring = proof.hook == "ring"
+        self.reset(start, ring)
+        insns = proof.program.insns
+
+        def step(pc: int, regs: list[int]) -> None:
+            self.charged += insn_cost(insns[pc])
+            if on_step is not None:
+                on_step(self, pc, regs)
+
+        self.interpreter = Interpreter(
+            insns, helpers={i: self._interpreted(i) for i in self.helpers}, memory=self.memory(ring), on_step=step,
+            map_address=lambda i: self.address(f"map_{i}"), max_steps=200_000,
+            map_value_address=lambda i, offset: self.address(f"values_{i}") + offset,
+        )  # fmt: skip
+        return self.interpreter.run(self.address("turn")), self.charged
+
+    def _interpreted(self, number: int) -> Helper:
+        helper = HELPERS[number]
+
+        def call(interpreter: Interpreter, *args: int) -> int:
+            self.charged += helper.cost.fixed
+            if helper.length_arg:
+                self.charged += helper.cost.per_byte * min(args[helper.length_arg - 1] & 0xFFFFFFFF, PACKET_MAX)
+            return int(self.helpers[number](*args[: len(helper.args)]))
+
+        return call
+
+    def load(self, address: int, size: int) -> bytes:
+        """Memory that a helper is given; the interpreter knows what of it holds a value."""
+        return self.interpreter.memory.load_bytes(address, size) if self.interpreter else ctypes.string_at(address, size)
+
+    # ---- helpers ------------------------------------------------------------------------------------------------
+
+    def _map(self, address: int) -> int:
+        return next(i for i in range(len(MAPS)) if self.address(f"map_{i}") == address)
+
+    def _other(self, helper: HelperEntry, *args: int) -> int:
+        """A helper of no interest here: its numbers are noted, pointers are not; what ends the packet does."""
+        numbers = [x for x, arg in zip(args, helper.args, strict=True) if arg.kind == "scalar"]
+        self.log.append((helper.name, *numbers))
+        return self.cham_resize(0, 0) if helper.invalidates_packet else len(self.log) * 0x9E3779B97F4A7C15 % (1 << 64)
+
+    def cham_lookup(self, where: int, key: int) -> int:
+        index = self._map(where)
+        m = MAPS[index]
+        name = self.load(key, m.key_size)
+        slot = int.from_bytes(name, "little") if m.kind == ARRAY else self.slots.get(name, m.max_entries)
+        return self.address(f"values_{index}") + slot * m.value_size if slot < m.max_entries else 0
+
+    def cham_update(self, where: int, key: int, value: int, flags: int) -> int:
+        index = self._map(where)
+        m = MAPS[index]
+        name, content = self.load(key, m.key_size), self.load(value, m.value_size)
+        if m.kind == ARRAY:
+            slot = int.from_bytes(name, "little")
+            if slot >= m.max_entries:
+                return -2
+        else:
+            if name not in self.slots and not self.free:
+                return -28
+            slot = self.slots[name] if name in self.slots else self.slots.setdefault(name, self.free.pop())
+        self.view(f"values_{index}")[slot * m.value_size : (slot + 1) * m.value_size] = content
+        return 0
+
+    def cham_delete(self, where: int, key: int) -> int:
+        slot = self.slots.pop(self.load(key, 8), None)
+        if slot is None:
+            return -2
+        self.free.append(slot)
+        return 0
+
+    def cham_push(self, ring: int, context: int, entry: int) -> int:
+        self.log.append(("push", self._map(ring), context, self.load(entry, 16)))
+        return 0 if context < 4 else -22
+
+    def cham_resize(self, ctx: int, length: int) -> int:
+        if length & 0xFFFFFFFF != length or length > ROOM:
+            return -22
+        old, kept = self.side, min(length, self.length)
+        self.side = "packet_b" if old == "packet_a" else "packet_a"
+        self.view(self.side)[:] = bytes(ROOM)
+        self.view(self.side)[:kept] = self.view(old)[:kept]
+        if self.interpreter is not None and self.length:
+            self.interpreter.memory.unmap(self.address(old))
+        self.length = length
+        if self.interpreter is not None and length:
+            self.interpreter.memory.map(self.address(self.side), self.view(self.side)[:length], name="the packet")
+        self._point_at_packet()
+        return 0
+
+    def cham_bytes_to_pkt(self, ctx: int, where: int, id_: int, pos: int, span: int) -> int:
+        self.log.append(("bytes_to_pkt", id_, pos, span))
+        return self.cham_resize(ctx, self.length)
+
+    def cham_csum(self, ctx: int, span: int, seed: int) -> int:
+        at, size = span >> 32, span & 0xFFFFFFFF
+        if at + size > self.length:
+            return -22
+        return sum(self.view(self.side)[at : at + size], seed & 0xFFFFFFFF) & 0xFFFF
+
+    # ---- machine code -------------------------------------------------------------------------------------------
+
+    def compile(self, obj: Object, proofs: Sequence[Proof], *, harden: bool) -> Compiled:
+        """Machine code of many programs, in one module, counting what they cost."""
+        environment = Environment(
+            core_offset=CORE, instance_offset=INSTANCE, vcycles_offset=0, count=True, harden=harden,
+            data_offsets={i: self.places[f"values_{i}"][0] for i, m in enumerate(MAPS) if m.kind == DATA},
+            map_symbols=[f"map_{i}" for i in range(len(MAPS))],
+        )  # fmt: skip
+        texts = []
+        for n, proof in enumerate(proofs):
+            text = lift([proof], obj, environment)
+            texts.append(text.replace(f"cham_handler_{proof.hook}", f"handler_{n}").replace("cham_local_", f"local_{n}_"))
+        module = modules.link(texts)
+        modules.optimise(module)
+        builder = llvm.JITLibraryBuilder().add_object_img(modules.emit(module))
+        callbacks = []
+        for helper in HELPERS.values():
+            kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * len(helper.args))
+            callback = kind(lambda _turn, *args, call=self.helpers[helper.id]: call(*args) & (1 << 64) - 1)
+            callbacks.append(callback)
+            builder.import_symbol(f"cham_h_{helper.name}", ctypes.cast(callback, ctypes.c_void_p).value)
+        for i in range(len(MAPS)):
+            builder.import_symbol(f"map_{i}", self.address(f"map_{i}"))
+        for n in range(len(proofs)):
+            builder.export_symbol(f"handler_{n}")
+        return Compiled(self, builder.link(_jit(), f"world-{next(_serial)}"), list(proofs), callbacks)
+
+
+@dataclass
+class Compiled:
+    """Machine code of programs."""
+
+    world: World
+    tracker: llvm.orcjit.ResourceTracker
+    proofs: list[Proof]
+    callbacks: list[object]
+
+    def call(self, n: int, start: Input) -> tuple[int, int]:
+        """Run one; returns r0 and the cycles that the code has counted."""
+        self.world.reset(start, self.proofs[n].hook == "ring")
+        handler = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(self.tracker[f"handler_{n}"])
+        result = handler(self.world.address("turn"))
+        return int(result), int.from_bytes(self.world.view("core"), "little")
+
+
+_serial = itertools.count()
+_engine: list[llvm.orcjit.LLJIT] = []
+
+
+def _jit() -> llvm.orcjit.LLJIT:
+    if not _engine:
+        _engine.append(llvm.create_lljit_compiler(modules.machine()))
+    return _engine[0]
