@@ -26,9 +26,10 @@ from chamelio.engine.ports.wire import create_memory
 from virtual import PEER_MAC, Tenant, address, ipv4, udp, unit
 
 A, B, PEER = "10.0.0.1", "10.0.0.2", "10.0.0.9"
-ATTACK_S = 1.0
+ATTACK_S, LIMIT_S = 1.0, 20.0
 LENGTH = 100
 HUGE = 0xFFFFFFFF
+RING = 1  # CHAM_RING
 
 
 @functools.cache
@@ -101,7 +102,8 @@ def flipping(places: list[tuple[np.ndarray[Any, Any], int, int]]) -> Iterator[No
     stop = np.zeros(1, np.int32)
     rounds: list[int] = []
     arguments = (stop.ctypes.data, addresses.ctypes.data, values.ctypes.data, len(places))
-    thread = threading.Thread(target=lambda: rounds.append(flipper()(*arguments)))
+    flip = flipper()
+    thread = threading.Thread(target=lambda: rounds.append(flip(*arguments)))
     thread.start()
     try:
         yield
@@ -117,9 +119,10 @@ def word(array: np.ndarray[Any, Any], offset: int) -> np.ndarray[Any, Any]:
     return flat[offset : offset + 4].view(np.uint32)
 
 
-def until(seconds: float) -> Iterator[None]:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def attack(enough: Callable[[], Any]) -> Iterator[None]:
+    """For a while, and on a loaded machine until both sides of the race were seen."""
+    started = time.monotonic()
+    while (elapsed := time.monotonic() - started) < ATTACK_S or (elapsed < LIMIT_S and not enough()):
         yield
 
 
@@ -149,15 +152,18 @@ def test_lengths_and_sources_of_raw_packets_that_change(live: Live) -> None:
         raw = slot.view(np.uint8)
         places += [(word(raw, 0), LENGTH, HUGE), (word(raw, 4), 0, 1), *header_places(slot["bytes"])]
     before, seen = live.other.memory(), 0
+
+    def enough() -> bool:
+        return seen > 0 and {"xmit_refused", "tx_spoofed_source", "tx_bad_header"} <= live.tenant.drops().keys()
+
     with flipping(places):
-        for _ in until(ATTACK_S):
+        for _ in attack(enough):
             if ring.prod == ring.cons:
                 ring.prod += 8
             for packet in live.receive():
-                assert packet[12:16] == PACKET[12:16] and packet == PACKET
+                assert packet == PACKET
                 seen += 1
-    drops = live.tenant.drops()
-    assert seen and {"xmit_refused", "tx_spoofed_source", "tx_bad_header"} <= drops.keys(), (seen, drops)
+    assert enough(), (seen, live.tenant.drops())
     assert_survived(live, before)
 
 
@@ -171,16 +177,19 @@ def test_entries_and_buffers_that_change(live: Live) -> None:
         raw = entry.view(np.uint8)
         places += [(word(raw, 0), 4, 7), (word(raw, 4), LENGTH, HUGE), (word(raw, 8), 0, HUGE), (word(raw, 12), 0, 0)]
     before, seen = live.other.memory(), 0
+
+    def enough() -> bool:
+        reasons = live.tenant.counters["reasons"]
+        return bool(seen and reasons[24] and reasons[25] and {"tx_spoofed_source", "tx_bad_header"} <= live.tenant.drops().keys())
+
     with flipping(places):
-        for _ in until(ATTACK_S):
+        for _ in attack(enough):
             if ring.prod == ring.cons:
                 ring.prod += 32
             for packet in live.receive():
                 assert packet == PACKET
                 seen += 1
-    reasons, drops = live.tenant.counters["reasons"], live.tenant.drops()
-    assert seen and reasons[24] and reasons[25], "both sides of the race were seen"
-    assert {"tx_spoofed_source", "tx_bad_header"} & drops.keys(), drops
+    assert enough(), (seen, live.tenant.drops())
     assert_survived(live, before)
 
 
@@ -191,14 +200,17 @@ def test_indices_that_change(live: Live) -> None:
     requests, answers = live.tenant.ring("requests", 1), live.tenant.ring("answers", 1)
     for entry in requests.entries:
         entry[0] = (1, 0, 7)
-    before, damaged = live.other.memory(), 0
-    places = [(requests.words[0:1], 8, 1 << 31), (answers.words[16:17], 0, HUGE - 100)]
+    before = live.other.memory()
+    attachments = 1
+    honest = 8
+    places = [(requests.words[0:1], honest, 1 << 31), (answers.words[16:17], 0, HUGE - 100)]
     with flipping(places):
-        for _ in until(ATTACK_S):
+        for _ in attack(lambda: live.tenant.events().get("ring_damaged", 0) > 10):
             if live.host.state_of(live.tenant.instance.index) == "quarantined":
-                damaged += 1
+                attachments += 1
                 live.host.attach(live.tenant.instance.index, 1)
-    assert damaged > 10
+    requests.prod = requests.cons
     live.host.attach(live.tenant.instance.index, 1)
     assert_survived(live, before)
-    assert live.tenant.events()["ring_damaged"] >= damaged
+    assert live.tenant.events()["ring_damaged"] > 10
+    assert int(live.tenant.counters["hooks"][RING]["runs"]) <= honest * attachments

@@ -64,7 +64,7 @@ def glue(layout: Layout, hooks: set[str], *, hardening: bool) -> dict[str, str]:
     source += f"const u32 cham_cfg_virtual = 1, cham_cfg_hardening = {int(hardening)};\n"
     for hook in ("rx", "ring", "tx", "timer"):
         source += f"const u32 cham_has_{hook} = {int(hook in live)};\nu64 cham_native_{hook}(struct chamelio_ctx *);\n"
-        body = f"return cham_native_{hook}(&turn->ctx);" if hook in live else "(void)turn; return 0;"
+        body = f"check_turn(turn); return cham_native_{hook}(&turn->ctx);" if hook in live else "(void)turn; return 0;"
         source += f"u64 cham_handler_{hook}(struct cham_turn *turn) {{ {body} }}\n"
     for hook, kind in feeds.items():
         fed = [m for m in layout.maps if m.kind == kind]
@@ -74,12 +74,15 @@ def glue(layout: Layout, hooks: set[str], *, hardening: bool) -> dict[str, str]:
             source += _bytes(f"cham_map_{m.name}", m.descriptor())
     source += _bytes("protocol_descriptors", b"".join(m.descriptor() for m in layout.maps))
     header = f"""#define PRIVATE_BYTES {layout.private_bytes}ul
-#define REGION_BYTES {layout.region_bytes}u
+#define REGION_BYTES {layout.region_bytes()}u
+#define RAW_RINGS {layout.punt}u
 #define N_MAPS {len(layout.maps)}u
 #define CONTEXTS {layout.contexts}u
 #define IP_PROTOCOL 17
 #define ADDRESS 0x0100000au /* 10.0.0.1 in packet byte order */
 #define PEER 0x0900000au
+struct cham_turn;
+void check_turn(const struct cham_turn *turn);
 extern const unsigned char protocol_descriptors[];
 #define protocol_maps ((const struct cham_map *)protocol_descriptors)
 """

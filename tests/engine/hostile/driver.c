@@ -107,6 +107,16 @@ static void plug_in(void)
         die("no port");
 }
 
+/* What a handler is given lies where nobody else can write: the entry is a copy, the packet a frame. */
+void check_turn(const struct cham_turn *turn)
+{
+    const u8 *entry = turn->ctx.entry, *data = turn->ctx.data;
+    if (entry && (entry < turn->inst->entry || (u8 *)turn->ctx.entry_end > turn->inst->entry + CHAM_ENTRY_MAX))
+        die("a handler was given an entry that others can write");
+    if (data && (data < (u8 *)frames || (u8 *)turn->ctx.data_end > (u8 *)(frames + FRAMES)))
+        die("a handler was given a packet that is no frame");
+}
+
 /* ---- set-up ------------------------------------------------------------------------------------------------------------ */
 
 static struct cham_instance *instance(u32 index, u32 ring_start)
@@ -123,7 +133,7 @@ static struct cham_instance *instance(u32 index, u32 ring_start)
     inst->protocol = IP_PROTOCOL;
     inst->maps = protocol_maps;
     inst->n_maps = N_MAPS;
-    inst->raw_rings = PRIVATE_BYTES;
+    inst->raw_rings = PRIVATE_BYTES + RAW_RINGS;
     cham_instance_init(inst, ring_start);
     if (command(CHAM_OP_ADD_TENANT, index, 1, FRAMES / 2, 0, 0, 0) || command(CHAM_OP_BIND, index, ADDRESS, index, CHAM_NONE, 0, 65535) ||
         command(CHAM_OP_ADD_INSTANCE, (u64)inst, 0, 0, 0, 0, 0) || command(CHAM_OP_BIND, index, ADDRESS, index, index, IP_PROTOCOL, 65535))
