@@ -356,17 +356,21 @@ def _assume_64(op: int, a: Scalar, b: Scalar) -> tuple[Scalar, Scalar] | None:
 
 
 def _assume_32(op: int, a: Scalar, b: Scalar) -> tuple[Scalar, Scalar] | None:
-    """A comparison of the low halves. It narrows values that are known to be nothing but their low half."""
+    """A comparison of the low halves. It narrows values that are known to be their low half, zero- or sign-extended."""
     low = truncate(a, 32), truncate(b, 32)
+    out: list[Scalar | None] = []
     if op in (bpf.JSGT, bpf.JSGE, bpf.JSLT, bpf.JSLE):
         signed = extend_sign(low[0], 32), extend_sign(low[1], 32)
         found = _assume_64(op, *signed)
         if found is None:
             return None
-        # values whose sign bit (of 32) is known to be clear are the same either way
-        out = []
         for whole, narrowed in zip((a, b), found, strict=True):
-            out.append(_meet(whole, narrowed) if whole.umax <= U32 >> 1 else whole)
+            if whole.umax <= U32:
+                out.append(_meet(whole, truncate(narrowed, 32)))
+            elif -(1 << 31) <= whole.smin and whole.smax < 1 << 31:
+                out.append(_meet(whole, narrowed))
+            else:
+                out.append(whole)
         return None if None in out else (out[0], out[1])  # type: ignore[return-value]
     found = _assume_64(op, *low)
     if found is None:
