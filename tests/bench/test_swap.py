@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from chamelio.bench import swap
 
 
+@pytest.mark.fault(17)
 def test_ten_swaps_under_load_lose_nothing_and_further_tenants_compile_nothing() -> None:
     result = swap.measure(10)
     assert result["lost"] == 0

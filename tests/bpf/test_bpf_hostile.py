@@ -62,6 +62,7 @@ def test_the_untouched_object_loads(sample_bytes: bytes) -> None:
     assert exercise(sample_bytes) == ""
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("seed", range(4))
 def test_truncations_are_clean_errors(sample_bytes: bytes, seed: int) -> None:
     rng = random.Random(seed)
@@ -69,6 +70,7 @@ def test_truncations_are_clean_errors(sample_bytes: bytes, seed: int) -> None:
         assert exercise(sample_bytes[: rng.randrange(len(sample_bytes))])
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("seed", range(8))
 def test_flipped_bits_give_an_object_or_a_clean_error(sample_bytes: bytes, places: list[int], seed: int) -> None:
     rng = random.Random(seed)
@@ -79,6 +81,7 @@ def test_flipped_bits_give_an_object_or_a_clean_error(sample_bytes: bytes, place
         exercise(bytes(data))
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("seed", range(8))
 def test_overwritten_words_give_an_object_or_a_clean_error(sample_bytes: bytes, places: list[int], seed: int) -> None:
     rng = random.Random(1000 + seed)
@@ -91,6 +94,7 @@ def test_overwritten_words_give_an_object_or_a_clean_error(sample_bytes: bytes, 
         exercise(bytes(data))
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("seed", range(4))
 def test_moved_blocks_give_an_object_or_a_clean_error(sample_bytes: bytes, places: list[int], seed: int) -> None:
     rng = random.Random(2000 + seed)
@@ -135,6 +139,7 @@ def random_types(rng: random.Random) -> bytes:
     return builder.bytes()
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("seed", range(4))
 def test_types_that_refer_to_each_other_at_random_give_answers_or_clean_errors(seed: int) -> None:
     rng, parsed = random.Random(3000 + seed), 0
@@ -194,11 +199,13 @@ SECTION_CASES = [
 ]
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(("at", "layout", "value", "message"), [c[1:] for c in HEADER_CASES], ids=[c[0] for c in HEADER_CASES])
 def test_bad_file_headers_are_named(sample_bytes: bytes, at: int, layout: str, value: int, message: str) -> None:
     assert message in exercise(patch(sample_bytes, at, layout, value))
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(
     ("section", "at", "layout", "value", "message"), [c[1:] for c in SECTION_CASES], ids=[c[0] for c in SECTION_CASES]
 )
@@ -206,6 +213,7 @@ def test_bad_sections_are_named(sample_bytes: bytes, section: str, at: int, layo
     assert message in exercise(patch(sample_bytes, section_header(sample_bytes, section) + at, layout, value))
 
 
+@pytest.mark.fault(15)
 def test_sections_that_share_bytes_cannot_multiply_memory(sample_bytes: bytes) -> None:
     count = 4096
     table = b"".join(struct.pack("<2I4Q2I2Q", 0, 1, 0, 0, 0, len(sample_bytes), 0, 0, 0, 0) for _ in range(count))
@@ -213,10 +221,12 @@ def test_sections_that_share_bytes_cannot_multiply_memory(sample_bytes: bytes) -
     assert "overlaps another" in exercise(patch(data, 60, "<H", count))
 
 
+@pytest.mark.fault(15)
 def test_an_object_over_the_limit_is_refused_unread() -> None:
     assert "an object has at most 16777216" in exercise(bytes(elf.MAX_BYTES + 1))
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"#!/bin/sh\n" * 10, bytes(64)])
 def test_other_files_are_refused(data: bytes) -> None:
     assert "is not an ELF file" in exercise(data)

@@ -255,6 +255,7 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(("data", "message"), [case[1:] for case in MALFORMED], ids=[case[0] for case in MALFORMED])
 def test_malformed_type_information_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(BpfFormatError) as error:
@@ -262,12 +263,14 @@ def test_malformed_type_information_is_refused(data: bytes, message: str) -> Non
     assert message in str(error.value)
 
 
+@pytest.mark.fault(15)
 def test_more_types_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chamelio.bpf.btf.MAX_TYPES", 1)
     with pytest.raises(BpfFormatError, match="more than 1 types"):
         Btf.parse(GOOD_BYTES)
 
 
+@pytest.mark.fault(15)
 def test_overlapping_strings_cannot_multiply() -> None:
     strings = Strings(b"\0" + b"a" * 10_000 + b"\0", "names")
     with pytest.raises(BpfFormatError, match="overlap"):
@@ -306,6 +309,7 @@ def test_core_relocations_are_counted_by_section() -> None:
     assert ext.core_relocations == {"sec": 2}
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(
     ("data", "message"),
     [

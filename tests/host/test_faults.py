@@ -75,6 +75,7 @@ def kill_agent(host: Host) -> None:
     assert host.engine()["engine"]["instances"] == []
 
 
+@pytest.mark.fault(9)
 def test_a_killed_agent_is_noticed_at_once_and_leaks_nothing(loaded: Host) -> None:
     kill_agent(loaded)
     status = loaded.call("status")
@@ -85,6 +86,7 @@ def test_a_killed_agent_is_noticed_at_once_and_leaks_nothing(loaded: Host) -> No
     assert wait_until(lambda: all(descriptors(pid) <= n for pid, n in zip(pids, clean, strict=True)), 1.0)
 
 
+@pytest.mark.fault(9)
 def test_an_agent_killed_again_and_again_resumes_and_leaks_nothing(loaded: Host) -> None:
     status = loaded.call("status")
     pids = status["engine"]["pid"], status["pid"]
@@ -99,6 +101,7 @@ def test_an_agent_killed_again_and_again_resumes_and_leaks_nothing(loaded: Host)
     assert wait_until(lambda: all(descriptors(pid) <= n for pid, n in zip(pids, first, strict=True)), 1.0)
 
 
+@pytest.mark.fault(10)
 def test_a_stopped_agent_keeps_its_instance(loaded: Host) -> None:
     process = agent(loaded)
     process.send_signal(signal.SIGSTOP)
@@ -108,6 +111,7 @@ def test_a_stopped_agent_keeps_its_instance(loaded: Host) -> None:
     process.communicate()
 
 
+@pytest.mark.fault(18)
 def test_the_engine_outlives_the_daemon_and_a_new_daemon_knows_everything(make_host: Any) -> None:
     host: Host = make_host(
         ports=[["w0", "wire:w0:a"]], routes=[{"prefix": "10.0.0.0/24", "port": "w0"}], limits={"grace_seconds": 1.0}
@@ -146,6 +150,7 @@ def test_the_engine_outlives_the_daemon_and_a_new_daemon_knows_everything(make_h
     assert host.load("b", version=2)["action"] == "swapped"
 
 
+@pytest.mark.fault(18)
 def test_a_new_daemon_undoes_what_its_predecessor_left_half_done(loaded: Host) -> None:
     loaded.kill()
     before = loaded.engine()
@@ -164,6 +169,7 @@ def test_a_new_daemon_undoes_what_its_predecessor_left_half_done(loaded: Host) -
     assert loaded.engine()["engine"]["instances"] == before["engine"]["instances"]
 
 
+@pytest.mark.fault(19)
 def test_a_dead_engine_is_an_error_for_clients_and_is_replaced_with_all_that_was_in_it(loaded: Host) -> None:
     loaded.call("tenant.add", name="b", addresses=["10.0.0.3"])
     old, restarts = loaded.engine(), loaded.call("status")["engine"]["restarts"]
@@ -186,6 +192,7 @@ def test_a_dead_engine_is_an_error_for_clients_and_is_replaced_with_all_that_was
         close_all(fds)
 
 
+@pytest.mark.fault(19)
 def test_verbs_answer_within_a_second_while_there_is_no_engine(loaded: Host) -> None:
     pid = loaded.engine()["pid"]
     os.kill(pid, signal.SIGKILL)
@@ -241,6 +248,7 @@ def test_a_port_that_cannot_be_opened_ends_the_start_and_leaves_no_engine(make_h
     assert wait_until(lambda: not (host.run / "engine.sock").exists())
 
 
+@pytest.mark.fault(27)
 def test_operations_at_once_end_as_some_order_of_them_would(host: Host) -> None:
     outcomes: list[str] = []
 
@@ -280,6 +288,7 @@ def test_an_agent_may_remove_its_own_protocol(loaded: Host) -> None:
         assert attached.call("ping")[0]["engine"]
 
 
+@pytest.mark.fault(26)
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
 def test_another_user_is_the_tenant_of_its_uid_and_nothing_else(loaded: Host) -> None:
     loaded.call("tenant.add", name="b", addresses=["10.0.0.3"], uid=64321)

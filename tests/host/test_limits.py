@@ -83,6 +83,7 @@ NONSENSE = {
 }
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("payload", NONSENSE.values(), ids=NONSENSE.keys())
 def test_nonsense_is_refused_in_words_and_the_connection_goes_on(host: Host, payload: bytes) -> None:
     with raw(host) as sock:
@@ -97,6 +98,7 @@ def test_nonsense_is_refused_in_words_and_the_connection_goes_on(host: Host, pay
     assert host.call("tenant.list") == []
 
 
+@pytest.mark.fault(26)
 def test_a_message_that_is_too_long_is_refused_before_it_is_read(host: Host) -> None:
     with raw(host) as sock:
         sock.sendall(struct.pack(">I", 10 << 20) + b'{"verb": "ping"')
@@ -105,6 +107,7 @@ def test_a_message_that_is_too_long_is_refused_before_it_is_read(host: Host) -> 
         assert reply(sock) is None
 
 
+@pytest.mark.fault(26)
 def test_half_a_message_and_silence_ends_after_a_while_and_delays_nobody(strict: Host) -> None:
     host = strict
     for part in (b"\0", b"\0\0\0\x20", framed(b'{"verb": "ping"}')[:-1]):
@@ -134,6 +137,7 @@ def test_requests_in_pieces_and_in_one_piece_are_answered_in_order(host: Host) -
         assert ["ok" in a for a in answers] == [True, False, True]
 
 
+@pytest.mark.fault(26)
 def test_surplus_descriptors_are_closed(host: Host) -> None:
     before = open_in(host)
     devnull = os.open(os.devnull, os.O_RDONLY)
@@ -151,6 +155,7 @@ def test_surplus_descriptors_are_closed(host: Host) -> None:
     assert wait_until(lambda: open_in(host) == before), (before, open_in(host))
 
 
+@pytest.mark.fault(26)
 def test_descriptors_that_cannot_be_objects_are_refused(strict: Host, tmp_path: Path) -> None:
     host = strict
     host.call("tenant.add", name="a", addresses=["10.0.0.2"])
@@ -175,6 +180,7 @@ def test_descriptors_that_cannot_be_objects_are_refused(strict: Host, tmp_path: 
             channel.call("protocol.load", tenant="a", name="x", ip_protocol=17)
 
 
+@pytest.mark.fault(26)
 def test_too_many_connections_are_told_so_and_the_daemon_recovers(strict: Host) -> None:
     host = strict
     before = open_in(host)
@@ -192,6 +198,7 @@ def test_too_many_connections_are_told_so_and_the_daemon_recovers(strict: Host) 
     assert (status["connections"]["now"], status["connections"]["refused"] - refused_before) == (1, 100)
 
 
+@pytest.mark.fault(26)
 def test_a_client_that_does_not_take_its_replies_is_cut_off(strict: Host) -> None:
     host = strict
     with raw(host) as sock:

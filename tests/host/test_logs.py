@@ -7,10 +7,13 @@ import logging
 import os
 import time
 
+import pytest
+
 from chamelio.host.logs import LossyHandler
 from host.rig import wait_until
 
 
+@pytest.mark.fault(28)
 def test_a_full_log_pipe_loses_lines_and_counts_them_and_nobody_waits() -> None:
     read, write = os.pipe()
     os.set_blocking(read, False)

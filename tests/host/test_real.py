@@ -126,6 +126,7 @@ def test_a_loaded_protocol_answers_and_is_counted(real: Real, peer: Peer) -> Non
     assert one["hooks"]["rx"]["runs"] == 201
 
 
+@pytest.mark.fault(17)
 def test_swaps_and_modes_while_packets_flow_lose_nothing(real: Real, peer: Peer) -> None:
     for version in (2, 3, 1):
         assert real.load_echo("a", version)["action"] == "swapped"
@@ -164,6 +165,7 @@ def test_an_agent_sees_its_shared_values(real: Real, peer: Peer) -> None:
     assert peer.echo(3) == 3
 
 
+@pytest.mark.fault(13)
 def test_a_rejected_version_has_code_and_line_and_the_old_one_runs_on(real: Real, peer: Peer, tmp_path: Path) -> None:
     bad = tmp_path / "bad.bpf.c"
     bad.write_text(SOURCE.read_text().replace("p + 28", "p + 14"))
@@ -177,6 +179,7 @@ def test_a_rejected_version_has_code_and_line_and_the_old_one_runs_on(real: Real
     assert peer.echo(3) == 3
 
 
+@pytest.mark.fault(18)
 def test_packets_flow_while_there_is_no_daemon_and_under_its_successor(real: Real, peer: Peer) -> None:
     real.kill()
     assert peer.echo(100) == 100
@@ -186,6 +189,7 @@ def test_packets_flow_while_there_is_no_daemon_and_under_its_successor(real: Rea
     assert peer.echo(100) == 100
 
 
+@pytest.mark.fault(19)
 def test_a_new_engine_forwards_after_the_old_one_was_killed(real: Real) -> None:
     os.kill(real.call("status")["engine"]["pid"], signal.SIGKILL)
     assert wait_until(lambda: real.call("status")["engine"]["restarts"] > 0, 20.0), real.log()

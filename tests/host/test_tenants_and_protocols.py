@@ -16,6 +16,7 @@ def token_of(host: Host, tenant: str) -> str:
     return (host.run / "tenants" / tenant / "token").read_text().strip()
 
 
+@pytest.mark.fault(7)
 def test_a_tenant_loads_attaches_and_its_region_is_sealed(host: Host) -> None:
     host.call("tenant.add", name="a", addresses=["10.0.0.2"])
     loaded = host.load("a", token=token_of(host, "a"))
@@ -57,6 +58,7 @@ def test_a_version_that_fits_is_swapped_in_for_its_tenant_alone(host: Host) -> N
     assert len(host.engine()["engine"]["units"]) == 1
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -108,6 +110,7 @@ def test_quotas_on_protocols_and_memory(make_host: object) -> None:
     assert refusal.value.exit == 5
 
 
+@pytest.mark.fault(6)
 def test_an_address_has_one_owner(host: Host) -> None:
     host.call("tenant.add", name="a", addresses=["10.0.0.2"])
     error = host.refused("tenant.add", name="b", addresses=["10.0.0.9", "10.0.0.2"])
@@ -119,6 +122,7 @@ def test_an_address_has_one_owner(host: Host) -> None:
 # ---- who may what -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(26)
 def test_a_token_makes_its_holder_that_tenant_and_nobody_else(host: Host) -> None:
     host.call("tenant.add", name="a", addresses=["10.0.0.2"])
     host.call("tenant.add", name="b", addresses=["10.0.0.3"])

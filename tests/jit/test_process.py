@@ -57,6 +57,7 @@ DEATHS = {
 }
 
 
+@pytest.mark.fault(14)
 def test_however_a_child_dies_it_is_a_verdict_and_the_next_job_works(run: Any) -> None:
     async def test(compiler: Compiler) -> None:
         orders = {order: asyncio.create_task(refusal(compiler, order)) for order in DEATHS}
@@ -78,6 +79,7 @@ def test_a_rejection_arrives_with_its_verdicts(run: Any) -> None:
     run(test)
 
 
+@pytest.mark.fault(14)
 def test_too_much_memory_is_the_verdict_budget(run: Any) -> None:
     async def test(compiler: Compiler) -> None:
         error = await refusal(compiler, "memory")
@@ -86,6 +88,7 @@ def test_too_much_memory_is_the_verdict_budget(run: Any) -> None:
     run(test, memory_bytes=64 << 20)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the filter of system calls is for x86-64")
 def test_a_child_can_reach_nothing(run: Any) -> None:
     async def test(compiler: Compiler) -> None:
@@ -134,6 +137,7 @@ def test_the_cache_is_bounded(run: Any, tmp_path: Path) -> None:
     assert sum(p.stat().st_size for p in tmp_path.iterdir()) <= 350_000
 
 
+@pytest.mark.fault(14)
 def test_a_flood_of_one_owner_does_not_keep_others_waiting(run: Any) -> None:
     async def test(compiler: Compiler) -> None:
         flood = [asyncio.create_task(compiler.compile("flood", f"wait 0.3{i}".encode(), {})) for i in range(6)]

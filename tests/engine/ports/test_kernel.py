@@ -117,6 +117,7 @@ def test_what_the_port_sends_reaches_a_linux_socket(link: Link) -> None:
     assert link.plug.counter("tx_full") == link.plug.counter("tx_down") == 0
 
 
+@pytest.mark.fault(20)
 def test_many_echoes_lose_nothing_and_conserve_chunks_and_frames(link: Link, rig: Rig) -> None:
     total, window = 2000, 32
     with link.peer.socket() as sock:
@@ -147,6 +148,7 @@ def test_arp_for_a_tenant_arrives(link: Link) -> None:
     assert Ether(frame)[ARP].psrc == PEER
 
 
+@pytest.mark.fault(20)
 def test_going_down_and_up_is_followed_and_counted(link: Link, rig: Rig) -> None:
     interface, where = ("tap0", link.peer) if isinstance(link.port, TapPort) else ("veth0", None)
     where = where or _host_of(link)
@@ -180,6 +182,7 @@ def test_a_change_unnoticed_by_the_control_plane_does_no_harm(link: Link, rig: R
     assert rig.n_free == rig.total
 
 
+@pytest.mark.fault(20)
 def test_too_small_an_mtu_takes_the_port_down(link: Link) -> None:
     assert isinstance(link.port, AfXdpPort | TapPort)
     assert link.port._interface is not None
@@ -189,6 +192,7 @@ def test_too_small_an_mtu_takes_the_port_down(link: Link) -> None:
     assert link.port.refresh() == "up"
 
 
+@pytest.mark.fault(20)
 def test_an_interface_that_vanishes_is_survived(link: Link, rig: Rig) -> None:
     where = link.peer if isinstance(link.port, TapPort) else _host_of(link)
     where.delete("tap0" if isinstance(link.port, TapPort) else "veth0")
@@ -266,6 +270,7 @@ def test_the_program_is_gone_after_closing(veth: Veth) -> None:
     assert veth.host.call(xdp_program.attached, port._index) is None
 
 
+@pytest.mark.fault(19)
 def test_the_program_is_gone_after_a_kill_and_the_next_start_works(veth: Veth) -> None:
     script = (
         "import sys; from chamelio.engine.ports import open_port\n"
@@ -295,6 +300,7 @@ def _load_and_attach(name: str) -> int:
     return index
 
 
+@pytest.mark.fault(19)
 def test_a_program_that_a_dead_engine_left_behind_is_removed(veth: Veth) -> None:
     index = veth.host.call(_load_and_attach, xdp_program.PROGRAM_NAME)
     assert veth.host.call(xdp_program.attached, index)
@@ -310,6 +316,7 @@ def test_somebody_elses_program_is_left_alone(veth: Veth) -> None:
     assert (veth.host.call(xdp_program.attached, index) or (0, ""))[1] == "theirs"
 
 
+@pytest.mark.fault(20)
 def test_an_interface_that_comes_back_is_used_again(veth: Veth, xdp: AfXdpPort, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chamelio.engine.ports.afxdp.QUIET_S", 0.0)
     monkeypatch.setattr("chamelio.engine.ports.afxdp.BACKOFF_S", (0.0,))

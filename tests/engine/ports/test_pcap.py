@@ -87,6 +87,7 @@ def test_records_go_round_the_end(rig: Rig, capture: Path, start: int) -> None:
     assert [bytes(p) for p in rdpcap(str(capture))] == frames
 
 
+@pytest.mark.fault(28)
 def test_a_full_ring_loses_records_never_packets(rig: Rig, capture: Path) -> None:
     wired = Wired(rig, f"pcap({capture}):")
     port = pcap_of(wired, thread=False)
@@ -114,6 +115,7 @@ def small_disk(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.fault(28)
 def test_a_full_disk_is_counted_and_the_file_stays_readable(rig: Rig, capture: Path) -> None:
     wired = Wired(rig, f"pcap({capture}):")
     port = pcap_of(wired, thread=False)
@@ -130,6 +132,7 @@ def test_a_full_disk_is_counted_and_the_file_stays_readable(rig: Rig, capture: P
     assert len(rdpcap(str(capture))) == 12
 
 
+@pytest.mark.fault(28)
 def test_a_disk_that_has_room_again_is_used_again(rig: Rig, capture: Path) -> None:
     wired = Wired(rig, f"pcap({capture}):")
     port = pcap_of(wired, thread=False)

@@ -36,6 +36,7 @@ def test_frames_pass_both_ways_in_order_and_whole(rig: Rig) -> None:
     assert rig.n_free == rig.total
 
 
+@pytest.mark.fault(2)
 def test_indices_wrap_at_2_to_the_32(rig: Rig) -> None:
     wired = Wired(rig)
     peer = start_at(wired, 2**32 - 3)
@@ -49,6 +50,7 @@ def test_indices_wrap_at_2_to_the_32(rig: Rig) -> None:
     assert not wired.plug.down
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("distance", [SLOTS + 1, 2**31, 2**32 - 1], ids=["too far", "half way round", "backwards"])
 @pytest.mark.parametrize("side", ["producer", "consumer"])
 def test_an_impossible_index_takes_the_wire_down(rig: Rig, distance: int, side: str) -> None:
@@ -68,6 +70,7 @@ def test_an_impossible_index_takes_the_wire_down(rig: Rig, distance: int, side: 
     assert rig.n_free == rig.total
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("length", [0, 13, 1935, 2104, 2**32 - 1])
 def test_a_length_that_is_no_frames_is_refused_and_the_next_frame_passes(rig: Rig, length: int) -> None:
     wired = Wired(rig)
@@ -88,6 +91,7 @@ def test_the_shortest_and_the_longest_frame_pass(rig: Rig, length: int) -> None:
     assert wired.plug.rx() == [frame]
 
 
+@pytest.mark.fault(20)
 def test_without_free_frames_the_wire_keeps_what_it_has() -> None:
     rig = Rig(4)
     wired = Wired(rig)
@@ -110,6 +114,7 @@ def test_a_full_ring_drops_and_counts(rig: Rig) -> None:
     assert rig.n_free == rig.total
 
 
+@pytest.mark.fault(7)
 def test_the_memory_cannot_be_resized() -> None:
     port = open_port("wire:sealed")
     assert isinstance(port, WirePort)
@@ -131,6 +136,7 @@ def test_each_end_is_had_once_and_is_free_after_closing(run_directory: Path) -> 
     assert not (run_directory / "wires" / "w").is_symlink()
 
 
+@pytest.mark.fault(19)
 def test_ends_are_freed_by_the_death_of_their_holder_and_the_wire_lives_on(rig: Rig) -> None:
     script = (
         "import sys; from chamelio.engine.ports import open_port\n"

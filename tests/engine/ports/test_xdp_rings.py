@@ -134,6 +134,7 @@ def test_a_driver_that_polls_is_not_kicked(kernel: Kernel) -> None:
     assert int(kernel.state["kicks"][0]) == 0
 
 
+@pytest.mark.fault(20)
 def test_random_traffic_conserves_chunks_and_frames(rig: Rig) -> None:
     choose = random.Random(5)
     kernel = Kernel(rig, 2**32 - 100)
@@ -184,6 +185,7 @@ def test_without_free_frames_the_ring_keeps_what_it_has() -> None:
     assert kernel.chunks_conserved()
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("length", [0, 13, 1935])
 def test_a_length_that_is_no_frames_is_refused_and_the_chunk_kept(kernel: Kernel, length: int) -> None:
     address = int(kernel.entries["fill"][kernel._next("fill", 1)])
@@ -204,6 +206,7 @@ LIES = {
 }
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(("address", "length"), LIES.values(), ids=LIES)
 def test_a_descriptor_that_cannot_be_true_takes_the_port_down(kernel: Kernel, address: int, length: int) -> None:
     kernel.describe(address, length)
@@ -213,6 +216,7 @@ def test_a_descriptor_that_cannot_be_true_takes_the_port_down(kernel: Kernel, ad
     assert kernel.plug.counter("tx_down") == 5
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("distance", [RING + 1, 2**31, 2**32 - 1])
 @pytest.mark.parametrize("ring", ["rx", "completion"])
 def test_an_index_that_cannot_be_true_takes_the_port_down(kernel: Kernel, ring: str, distance: int) -> None:
@@ -251,6 +255,7 @@ def test_a_chunk_completed_twice_takes_the_port_down(kernel: Kernel) -> None:
     assert kernel.plug.down
 
 
+@pytest.mark.fault(20)
 def test_an_interface_that_fails_is_tried_again_after_a_while(kernel: Kernel) -> None:
     kernel.state["fd"] = -1
     kernel.plug.tx(numbered(4))
@@ -270,6 +275,7 @@ def test_an_interface_that_fails_is_tried_again_after_a_while(kernel: Kernel) ->
     assert kernel.chunks_conserved()
 
 
+@pytest.mark.fault(20)
 def test_a_link_that_is_down_touches_no_ring(kernel: Kernel) -> None:
     kernel.deliver(numbered(1)[0])
     kernel.state["link"] = 0
