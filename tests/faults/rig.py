@@ -33,9 +33,9 @@ class Host(Stage):
         """An echo server of red."""
         return self.start(str(build_application("echo")), self.socket(SERVER), str(port))
 
-    def requests(self, seconds: float, *options: str) -> Process:
+    def requests(self, seconds: float, *options: str, port: int = PORT) -> Process:
         """A load generator of blue."""
-        command = (str(build_application("load")), self.socket(CLIENT), ADDRESSES[SERVER], str(PORT), "--seconds", str(seconds))
+        command = (str(build_application("load")), self.socket(CLIENT), ADDRESSES[SERVER], str(port), "--seconds", str(seconds))
         return self.start(*command, *options, ready=False)
 
     def protocol(self, tenant: str = SERVER) -> dict[str, Any]:
