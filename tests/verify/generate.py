@@ -58,10 +58,10 @@ class Generator:
                 lines.insert(at, line)
             case 2:
                 number = self.r.choice([word for word in line.replace(",", " ").split() if word.lstrip("-").isdigit()] or ["x"])
-                head, _, tail = line.rpartition(number)
-                if head and number != "x":
+                head, found, tail = line.rpartition(f" {number}")
+                if found:
                     bent = int(number) + self.r.choice((-8, -1, 1, 8))
-                    lines[at] = f"{head}{max(-(1 << 31), min(bent, (1 << 31) - 1))}{tail}"
+                    lines[at] = f"{head} {max(-(1 << 31), min(bent, (1 << 31) - 1))}{tail}"
             case _:
                 word = line.split()[0]
                 if word in JUMPS:

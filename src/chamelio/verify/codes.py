@@ -38,7 +38,12 @@ _TABLE = [
         "only pointers can be dereferenced: the context's, a lookup's, the stack's",
     ),
     ("V108", "unsafe", "Memory safety: the value may be NULL", "compare the result of the lookup with NULL before using it"),
-    ("V110", "unsafe", "Register used before it has a value", "give the variable a value on every path"),
+    (
+        "V110",
+        "unsafe",
+        "Register used before it has a value",
+        "give the variable a value on every path; load `ctx->data` again after a helper that changes the packet",
+    ),
     (
         "V111",
         "unsafe",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from chamelio.bpf import insn as bpf
@@ -51,8 +52,8 @@ class Facts:
 class Machine:
     """Executes instructions of one program on abstract states, and collects facts."""
 
-    def __init__(self, obj: Object, insns: list[Insn], context: Context, hook: str) -> None:
-        self.obj, self.insns, self.context, self.hook = obj, insns, context, hook
+    def __init__(self, obj: Object, insns: list[Insn], context: Context, hook: str, at: Callable[[int], str]) -> None:
+        self.obj, self.insns, self.context, self.hook, self.at = obj, insns, context, hook, at
         self.facts = Facts()
         entries = [m.value_size for m in obj.maps if m.kind == RING_IN]
         self.entry_size = entries[0] if entries and hook == "ring" else 0
@@ -65,10 +66,17 @@ class Machine:
             return Pointer("stack", frame=len(state.frames) - 1)
         value = state.regs[reg]
         if value is None:
-            raise Refused(
-                "V110", f"r{reg} is used before it has a value", f"no path to here has written r{reg}, or a call has clobbered it"
-            )
+            reason = f"no path to here has written r{reg}, or a call has clobbered it{self._packet_ended(state)}"
+            raise Refused("V110", f"r{reg} is used before it has a value", reason)
         return value
+
+    def _packet_ended(self, state: State) -> str:
+        """For what has no value: whether it may have been an address in a packet that a helper has changed since."""
+        if state.ended is None:
+            return ""
+        return (
+            f"; packet addresses lost theirs at {self.at(state.ended)}, where {HELPERS[self.insns[state.ended].imm].name} is called"
+        )
 
     def scalar(self, state: State, reg: int, what: str) -> Scalar:
         """A register that must hold a number."""
@@ -217,7 +225,7 @@ class Machine:
         check(state, p, size, write)
         shared = p.region == "map_value" and self._shared(p)
         if (atomic or shared) and (p.region in ("packet", "entry") or self._misaligned(p, size)):
-            raise Refused("V115", f"an access of {size} bytes at {place(p)}", "it is not known to be aligned to its size")
+            raise Refused("V115", f"an access of {count_bytes(size)} at {place(p)}", "it is not known to be aligned to its size")
         if atomic and p.region in ("ctx", "packet", "entry"):
             raise Refused("V115", f"an atomic operation on {describe(p)}", "atomics work on maps and the stack")
         self._record(pc, p, size, shared)
@@ -253,23 +261,26 @@ class Machine:
         low, high = p.off + p.vmin, p.off + p.vmax + size
         if low < 0 or high > limit:
             raise Refused(
-                code, f"{what}: access of {size} bytes at {place(p)}", f"bytes {span(low, high - 1)} are not within [0, {limit})"
+                code,
+                f"{what}: access of {count_bytes(size)} at {place(p)}",
+                f"bytes {span(low, high - 1)} are not within [0, {limit})",
             )
 
     def _check_stack(self, state: State, p: Pointer, size: int, write: bool) -> None:
         at = p.off + STACK_BYTES
         if at < 0 or at + size > STACK_BYTES:
-            raise Refused("V101", f"access of {size} bytes at r10{p.off:+d}", f"the frame is r10-{STACK_BYTES} to r10-1")
+            raise Refused("V101", f"access of {count_bytes(size)} at r10{p.off:+d}", f"the frame is r10-{STACK_BYTES} to r10-1")
         self.facts.stack_depth = max(self.facts.stack_depth, -p.off)
         if not write and not state.frames[p.frame].initialised(at, size):
-            raise Refused("V111", f"{size} bytes at r10{p.off:+d} are read", "not all of them were written before on this path")
+            reason = f"not all of them were written before on this path{self._packet_ended(state)}"
+            raise Refused("V111", f"{count_bytes(size)} at r10{p.off:+d} are read", reason)
 
     def _check_ctx(self, state: State, p: Pointer, size: int, write: bool) -> None:
         if write:
             raise Refused("V113", "the context is written", "its fields are read-only")
         f = self.context.field_at(p.off)
         if f is None or f.size != size:
-            raise Refused("V105", f"{size} bytes at offset {p.off} of the context", "no field of that size begins there")
+            raise Refused("V105", f"{count_bytes(size)} at offset {p.off} of the context", "no field of that size begins there")
 
     def _check_packet(self, state: State, p: Pointer, size: int, write: bool) -> None:
         proven = state.proven_bytes(p.var)
@@ -376,6 +387,7 @@ class Machine:
         if helper.invalidates_packet:
             state.replace_all(lambda v: None if isinstance(v, Pointer) and v.region in ("packet", "packet_end") else v)
             state.proven.clear()
+            state.ended = pc
         for reg in range(1, 6):
             state.regs[reg] = None
         if helper.ret == "scalar":
@@ -423,7 +435,7 @@ class Machine:
 
     def _memory_argument(self, state: State, helper: Helper, reg: int, arg: Arg, value: Value, size: int) -> None:
         if not isinstance(value, Pointer) or value.region not in ("stack", "packet", "entry", "map_value", "data"):
-            raise self._wrong(helper, reg, arg, value, f"the address of {size} bytes")
+            raise self._wrong(helper, reg, arg, value, f"the address of {count_bytes(size)}")
         if value.null:
             raise Refused("V108", f"{helper.name}: argument {reg} ({arg.name}) may be NULL", "compare it with NULL before")
         if value.region == "map_value" and self._shared(value):
@@ -447,6 +459,11 @@ class Machine:
 
 
 # ---- words --------------------------------------------------------------------------------------------------------------
+
+
+def count_bytes(n: int) -> str:
+    """A number of bytes as text."""
+    return "1 byte" if n == 1 else f"{n} bytes"
 
 
 def span(low: int, high: int) -> str:

@@ -2,8 +2,42 @@
 
 from __future__ import annotations
 
+import re
+
 from chamelio.verify.codes import CODES
 from chamelio.verify.proof import Verdict
+
+_NAME = re.compile(r"\w+")
+_STATEMENTS = ("return", "if", "while", "for", "do", "switch", "else", "goto", "break", "continue")
+_CLOSING = {"(": ")", "[": "]"}
+
+
+def extent(text: str) -> int:
+    """How many characters to underline: the operand that begins here, as far as brackets tell without parsing C."""
+    at = len(text) - len(text.lstrip("*&!~"))
+    name = _NAME.match(text, at)
+    if name[0] in _STATEMENTS if name else not text.startswith("(", at):
+        return 1
+    while at < len(text):
+        name = _NAME.match(text, at)
+        if name is not None:
+            at = name.end()
+        elif text[at] in _CLOSING:
+            depth, opening, start = 0, text[at], at
+            for at in range(start, len(text)):
+                depth += (text[at] == opening) - (text[at] == _CLOSING[opening])
+                if depth == 0:
+                    break
+            else:
+                return start
+            at += 1
+        elif text.startswith("->", at):
+            at += 2
+        elif text[at] == ".":
+            at += 1
+        else:
+            break
+    return max(at, 1)
 
 
 def render(verdict: Verdict) -> str:
@@ -20,9 +54,10 @@ def render(verdict: Verdict) -> str:
         f"  --> {where}  in {verdict.program} ({verdict.section}, instruction {verdict.insn})",
     ]
     if verdict.text:
-        number = str(verdict.line).rjust(4)
-        indent = " " * max(0, verdict.col - 1 - (len(verdict.text) - len(verdict.text.lstrip())) + 0)
-        lines += [f"{number} |   {verdict.text.strip()}", f"     |   {indent}^ {detail}"]
+        number, text = str(verdict.line).rjust(4), verdict.text.strip()
+        column = max(0, verdict.col - 1 - (len(verdict.text) - len(verdict.text.lstrip())))
+        indent = re.sub(r"[^\t]", " ", text[:column])  # tabs stay tabs, so that the caret stands under its word
+        lines += [f"{number} |   {text}", f"     |   {indent}{'^' * extent(text[column:])} {detail}"]
     else:
         lines.append(f"  {detail}")
     lines.append(f"  Reason:      {verdict.reason}")

@@ -367,7 +367,7 @@ def _assume_32(op: int, a: Scalar, b: Scalar) -> tuple[Scalar, Scalar] | None:
         for whole, narrowed in zip((a, b), found, strict=True):
             if whole.umax <= U32:
                 out.append(_meet(whole, truncate(narrowed, 32)))
-            elif -(1 << 31) <= whole.smin and whole.smax < 1 << 31:
+            elif whole.smin >= -(1 << 31) and whole.smax < 1 << 31:
                 out.append(_meet(whole, narrowed))
             else:
                 out.append(whole)

@@ -84,10 +84,11 @@ class State:
     frames: list[Frame]
     proven: dict[int, int] = field(default_factory=dict)  # see proven_bytes
     serial: int = 1
+    ended: int | None = None  # the last call on this path that ended packet addresses; for errors only
 
     def copy(self) -> State:
         """An independent copy."""
-        return State(list(self.regs), [f.copy() for f in self.frames], dict(self.proven), self.serial)
+        return State(list(self.regs), [f.copy() for f in self.frames], dict(self.proven), self.serial, self.ended)
 
     def number(self) -> int:
         """A number that nothing else has."""

@@ -20,13 +20,15 @@ from chamelio.verify.catalogue import CONTEXTS, Context, context_of
 from chamelio.verify.codes import CODES
 from chamelio.verify.flow import Shape
 from chamelio.verify.machine import Machine, Refused, cold_and_warm, describe
+from chamelio.verify.path import Step, path_text
 from chamelio.verify.proof import Limits, Proof, Verdict
 from chamelio.verify.scalar import Scalar, const
-from chamelio.verify.values import Cover, Frame, Pointer, State, features
+from chamelio.verify.values import Cover, Frame, Pointer, State, Value, features
 
 MAX_FRAMES = 8
 CLOCK_EVERY = 256  # steps between looks at the clock
-PATH_SHOWN = 8
+
+Way = tuple[int, State, Step | None]  # where to go on, in what state, and the branch that leads there
 
 _SWAPPED = {
     bpf.JEQ: bpf.JEQ, bpf.JNE: bpf.JNE, bpf.JGT: bpf.JLT, bpf.JLT: bpf.JGT, bpf.JGE: bpf.JLE, bpf.JLE: bpf.JGE,
@@ -75,11 +77,11 @@ class _Point:
 class _Node:
     """A stretch of the path being explored: from a branch or join to the next."""
 
-    pending: list[tuple[int, State, str]]  # where to go on, in what state, and why
+    pending: list[Way]
     cold: int
     warm: int
     memo: _Memo | None = None
-    why: str = ""
+    why: Step | None = None
     best_cold: int = 0
     best_warm: int = 0
 
@@ -89,12 +91,13 @@ class _Explorer:
         self.program, self.limits = program, limits
         self.insns = program.insns
         self.shape = Shape(program)
-        self.machine = Machine(obj, self.insns, context, hook)
+        self.machine = Machine(obj, self.insns, context, hook, self._at)
         self.points: dict[tuple[int, tuple[int, ...]], _Point] = {}
         self.steps = self.states = 0
         self.pc = 0
         self.deadline = time.perf_counter() + limits.seconds
         self.stack: list[_Node] = []
+        self.why: Step | None = None  # the branch that leads to the stretch being run, which is not on the stack yet
         self.back_jumps: dict[int, int] = {}
 
     # ---- the search ----------------------------------------------------------------------------------------------
@@ -103,7 +106,7 @@ class _Explorer:
         """Explore everything; returns the worst case, cold and warm. Raises Refused; `pc` says where."""
         start = State([None] * 10, [Frame()])
         start.regs[1] = Pointer("ctx")
-        root = _Node([(0, start, "")], 0, 0)
+        root = _Node([(0, start, None)], 0, 0)
         self.stack = [root]
         while True:
             node = self.stack[-1]
@@ -123,9 +126,9 @@ class _Explorer:
     def _child(node: _Node, cold: int, warm: int) -> None:
         node.best_cold, node.best_warm = max(node.best_cold, cold), max(node.best_warm, warm)
 
-    def _arrive(self, parent: _Node, pc: int, state: State, why: str) -> None:
+    def _arrive(self, parent: _Node, pc: int, state: State, why: Step | None) -> None:
         """Reach a point: known already, or the beginning of a new stretch."""
-        self.pc = pc
+        self.pc, self.why = pc, why
         memo = None
         if pc in self.shape.targets:
             live = self.shape.live[pc]
@@ -152,15 +155,16 @@ class _Explorer:
             self.states += 1
         self.stack.append(self._stretch(pc, state, memo, why))
 
-    def _stretch(self, pc: int, state: State, memo: _Memo | None, why: str) -> _Node:
+    def _stretch(self, pc: int, state: State, memo: _Memo | None, why: Step | None) -> _Node:
         """Run straight on until control branches, joins or ends."""
         cold = warm = 0
         node = _Node([], 0, 0, memo, why)
+        self.why = why
         first = True
         while True:
             self.pc = pc
             if not first and pc in self.shape.targets:
-                node.pending = [(pc, state, "")]
+                node.pending = [(pc, state, None)]
                 break
             first = False
             self._tick()
@@ -193,7 +197,7 @@ class _Explorer:
             reason += f"; the loop that ends here was followed {turns:,} times, more than any other"
         return Refused("V160", "too many paths", reason)
 
-    def _step(self, pc: int, insn: Insn, state: State) -> tuple[int, int, int | list[tuple[int, State, str]]]:
+    def _step(self, pc: int, insn: Insn, state: State) -> tuple[int, int, int | list[Way]]:
         """One instruction: extra cost, and the next slot or the ways to go on."""
         machine = self.machine
         after = self.shape.next(pc)
@@ -246,7 +250,7 @@ class _Explorer:
         state.regs[6:10] = [None] * 4
         return target
 
-    def _exit(self, state: State) -> int | list[tuple[int, State, str]]:
+    def _exit(self, state: State) -> int | list[Way]:
         depth = len(state.frames) - 1
         value = state.regs[0]
         if depth == 0:
@@ -265,20 +269,29 @@ class _Explorer:
 
     # ---- branches --------------------------------------------------------------------------------------------------
 
-    def _branch(self, pc: int, insn: Insn, state: State, after: int) -> list[tuple[int, State, str]]:
+    def _branch(self, pc: int, insn: Insn, state: State, after: int) -> list[Way]:
         target = jump_target(pc, insn)
         bits = 64 if insn.cls == bpf.JMP else 32
         op = insn.op & 0xF0
         a = self.machine.get(state, insn.dst)
         b = self.machine.get(state, insn.src) if insn.op & bpf.X else const(insn.imm if bits == 64 else insn.imm & s.U32)
-        out = []
+        out: list[Way] = []
         for holds, where in ((True, target), (False, after)):
             new = state.copy()
             if self._assume(new, insn, op, bits, a, b, holds):
                 if holds:
                     self._jump(pc, target)
-                out.append((where, new, f"{self._at(pc)} {'taken' if holds else 'not taken'}"))
+                out.append((where, new, self._why(pc, insn, holds, a, state, new)))
         return out
+
+    @staticmethod
+    def _why(pc: int, insn: Insn, holds: bool, a: Value, old: State, new: State) -> Step:
+        if insn.dst == bpf.FRAME:
+            return Step(pc, holds, a, a)
+        proven = None
+        if isinstance(a, Pointer) and a.region == "packet" and new.proven_bytes(a.var) > old.proven_bytes(a.var):
+            proven = new.proven_bytes(a.var)
+        return Step(pc, holds, a, new.regs[insn.dst], proven)
 
     def _assume(self, state: State, insn: Insn, op: int, bits: int, a: object, b: object, holds: bool) -> bool:
         """Narrow a state by a comparison's outcome. False: that cannot happen."""
@@ -342,7 +355,7 @@ class _Explorer:
 
     def causal_path(self) -> tuple[str, ...]:
         """The branches on the way to where exploration stands."""
-        return tuple(node.why for node in self.stack if node.why)[-PATH_SHOWN:]
+        return path_text([*(node.why for node in self.stack), self.why], self._at)
 
 
 def _loosened(state: State) -> State:
@@ -381,6 +394,7 @@ def verify_program(
     try:
         cold, warm = explorer.run()
         if budget is not None and cold > budget:
+            explorer.pc, explorer.why = 0, None  # it is no single place's fault
             raise Refused("V161", f"the worst case is {cold} cycles", f"the budget of this hook is {budget}")
     except Refused as refusal:
         return _refusal(common, program, refusal, explorer.pc, explorer.causal_path(), explorer.steps, started)

@@ -1,0 +1,150 @@
+"""Verdicts as a whole: their text, and what is refused before or after exploration."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from chamelio.bpf.asm import assemble
+from chamelio.bpf.maps import MapDef
+from chamelio.bpf.object import Object, Program
+from chamelio.jit.layout import RING_IN
+from chamelio.verify import Limits, Verdict, render, verify_object, verify_program
+from chamelio.verify.codes import CODES
+from chamelio.verify.flow import Shape
+from chamelio.verify.render import extent
+from verify.suite import MAPS, assembled, cases
+
+
+def verdict_of(name: str) -> Verdict:
+    case = next(c for c in cases("*.bad.c") if c.name == name)
+    return verify_program(*case.load(), limits=Limits(steps=3_000))
+
+
+def shown(name: str) -> list[str]:
+    """The verdict's text without the expectation that stands in the source line."""
+    return [line.split(" /*")[0] for line in render(verdict_of(name)).splitlines()]
+
+
+def test_an_error_is_told_whole() -> None:
+    verdict = verdict_of("reads_past_the_check")
+    line = verdict.line
+    assert shown("reads_past_the_check") == [
+        "error[V102] Memory safety: access past the proven packet bytes",
+        f"  --> source.bad.c:{line}:12  in reads_past_the_check (chamelio/rx, instruction 6)",
+        f"{line:4} |   return ip[20];",
+        "     |          ^^^^^^ read past the proven packet bytes",
+        "  Reason:      packet offset 20..21 is not within the proven [0, 14)",
+        f"  Causal path: {line - 2}:17 not taken => the packet has 14 bytes",
+        "  Suggestion:  compare the pointer plus the access's end with `ctx->data_end` before",
+    ]
+
+
+def test_the_path_says_what_each_branch_has_shown() -> None:
+    path = verdict_of("index_checked_off_by_one").path
+    assert [step.split(" => ")[1] for step in path] == ["not NULL", "the number is 0..72"]
+
+
+def test_turns_of_a_loop_are_one_step_of_the_path() -> None:
+    path = verdict_of("loop_over_the_whole_packet").path
+    assert len(path) <= 2 and path[-1].endswith("times)")
+
+
+def test_a_stale_address_names_the_helper_that_ended_it() -> None:
+    verdict = verdict_of("uses_the_packet_after_resize")
+    assert f"{verdict.line - 1}:5, where cham_resize is called" in verdict.reason
+
+
+def test_an_error_without_lines_is_told_too() -> None:
+    obj, program = assembled("mov r0, r3\nexit")
+    text = render(verify_program(obj, dataclasses.replace(program, lines={})))
+    assert "(no line information)" in text and "r3 is used before it has a value" in text
+
+
+def test_an_accepted_program_is_told_in_one_line() -> None:
+    text = render(verify_program(*assembled("mov r0, 0\nexit")))
+    assert text.startswith("accept  test (chamelio/rx): worst case 2 cycles cold, 2 warm")
+
+
+@pytest.mark.parametrize(
+    ("text", "underlined"),
+    [
+        ("p[20];", "p[20]"), ("f->packets++;", "f->packets"), ("*(u32 *)(ip + 18) = 0;", "*(u32 *)(ip + 18)"), ("= 5;", "="),
+        ("return p[2];", "r"), ("cham_push(&ring, f(1), &m) + 1", "cham_push(&ring, f(1), &m)"), ("(u64)ctx;", "(u64)ctx"),
+        ("broken(1, 2", "broken"), ("", ""), ("for (;;)", "f"), ("&c->parts[a[1]]);", "&c->parts[a[1]]"),
+    ],
+)  # fmt: skip
+def test_what_is_underlined(text: str, underlined: str) -> None:
+    assert extent(text) == max(1, len(underlined))
+
+
+def test_an_underline_stands_under_its_word_after_tabs() -> None:
+    obj, program = assembled("mov r0, r3\nexit")
+    line = dataclasses.replace(program.lines[0], text="\tx =\tword;", col=6)
+    rows = render(verify_program(obj, dataclasses.replace(program, lines={0: line}))).splitlines()
+    assert rows[2:4] == ["   1 |   x =\tword;", "     |      \t^^^^ r3 is used before it has a value"]
+
+
+# ---- beside exploration -------------------------------------------------------------------------------------------
+
+
+def test_a_budget_is_no_single_lines_fault() -> None:
+    obj, program = assembled("ldxw r2, [r1+44]\njeq r2, 0, +1\ndiv r2, 3\nmov r0, 0\nexit")
+    accepted = verify_program(obj, program)
+    assert verify_program(obj, program, budget=accepted.cost_cold).verdict == "accept"
+    refused = verify_program(obj, program, budget=accepted.cost_cold - 1)
+    assert (refused.code, refused.verdict, refused.insn, refused.path) == ("V161", "budget", 0, ())
+    assert str(accepted.cost_cold) in refused.message and str(accepted.cost_cold - 1) in refused.reason
+
+
+def test_a_section_that_is_no_hook_is_unsupported() -> None:
+    obj, program = assembled("mov r0, 0\nexit")
+    refused = verify_program(obj, dataclasses.replace(program, section="socket"))
+    assert (refused.code, refused.verdict) == ("V141", "unsupported")
+    assert verify_program(obj, dataclasses.replace(program, section="socket"), context="chamelio").verdict == "accept"
+
+
+def test_rings_of_several_entry_sizes_are_refused() -> None:
+    obj, program = assembled("mov r0, 0\nexit")
+    other = MapDef("others", RING_IN, 0, 24, 8)
+    assert verify_program(dataclasses.replace(obj, maps=[*MAPS, other]), program).code == "V150"
+
+
+def test_every_program_of_an_object_gets_a_verdict() -> None:
+    good, bad = (assembled(text)[1] for text in ("mov r0, 0\nexit", "exit"))
+    verdicts = verify_object(Object([good, bad, good], MAPS, None, "", ""))
+    assert [v.verdict for v in verdicts] == ["accept", "unsafe", "accept"]
+
+
+def test_a_program_that_is_too_long_is_refused_at_once() -> None:
+    obj, program = assembled("mov r0, 0\n" * 300 + "exit")
+    assert verify_program(obj, program, limits=Limits(instructions=300)).code == "V160"
+    assert verify_program(obj, program, limits=Limits(instructions=301)).verdict == "accept"
+
+
+def test_time_is_limited() -> None:
+    obj, program = assembled("mov r1, 0\nagain: add r1, 1\njne r1, 0x7fffffff, again\nmov r0, 0\nexit")
+    refused = verify_program(obj, program, limits=Limits(seconds=0.05, steps=1 << 40))
+    assert refused.code == "V160" and refused.seconds < 5
+
+
+@pytest.mark.timeout(30)
+def test_jumps_that_all_lead_backwards_take_no_quadratic_time() -> None:
+    blocks = 20_000
+    text = f"mov r6, 1\nja32 b{blocks - 1}\nb0: mov r0, r6\nexit\n"
+    text += "".join(f"b{n}: ja b{n - 1}\n" for n in range(1, blocks))
+    program = Program("test", "chamelio/rx", assemble(text), {0: "test"})
+    assert Shape(program).live[blocks] >> 6 & 1
+    assert verify_program(Object([program], [], None, "", ""), program).verdict == "accept"
+
+
+@pytest.mark.timeout(30)
+def test_long_loops_are_explored_turn_by_turn_in_linear_time() -> None:
+    verdict = verify_program(*assembled("mov r1, 0\nmov r0, 0\nagain: add r1, 1\nadd r0, r1\njlt r1, 20000, again\nexit"))
+    assert verdict.verdict == "accept" and verdict.cost_warm == 2 + 20_000 * 3 + 1
+
+
+def test_codes_are_told_apart() -> None:
+    assert all(code.code == key and code.title and code.suggestion for key, code in CODES.items())
+    assert {code.kind for code in CODES.values()} == {"unsafe", "unsupported", "imprecise", "budget"}
