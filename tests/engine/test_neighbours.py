@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neighbours import Measurement, Neighbour, assert_clean, measure, well_behaved
+from neighbours import FLOOD, Measurement, Neighbour, assert_clean, measure, well_behaved
 from virtual import CONTEXTS
 
 LIES = (65, 1000, 1 << 31, 0xFFFFFFFF, 0xFFFFFFF0)
@@ -58,6 +58,31 @@ def never_drains(n: Neighbour) -> None:
     n.ask()
 
 
+def always_fails(n: Neighbour) -> None:
+    """Every packet ends in an error or in a verdict that does not exist."""
+    n.flood("x", "v")
+    n.ask()
+    n.drain()
+
+
+def fills_a_map(n: Neighbour) -> None:
+    """A map in use: as many keys as it takes."""
+    for i in range(FLOOD):
+        n.end.send(b"h" + bytes(3) + (i % 48).to_bytes(4, "little"))
+    n.end.receive()
+    n.ask()
+    n.drain()
+
+
+def thrashes_a_map(n: Neighbour) -> None:
+    """Ever new keys, and the map is full."""
+    for _ in range(FLOOD):
+        n.end.send(b"h" + bytes(3) + n.random.randbytes(4))
+    n.end.receive()
+    n.ask()
+    n.drain()
+
+
 def test_the_rig_measures_a_backlogged_neighbour_and_a_victim_that_is_served(beside: Measurement) -> None:
     assert beside.wrong == 0 and beside.victim_drops == {}
     assert beside.neighbour_drops.keys() & {"backlog_full", "debt"}, "the neighbour has more to do than it may"
@@ -92,3 +117,17 @@ def test_rings_that_are_never_drained_are_not_noticed_next_door() -> None:
     assert during.neighbour_drops.keys() <= {"punt_full", "handler_error", "backlog_full", "debt"}
     assert during.neighbour_drops["punt_full"] and during.neighbour_events["ring_full"]
     assert during.least_free > during.frames / 2, "what it does not take holds no frames"
+
+
+@pytest.mark.fault(12)
+def test_handlers_that_always_fail_are_not_noticed_next_door(beside: Measurement) -> None:
+    during = measure(always_fails)
+    assert_clean(during, beside)
+    assert during.neighbour_drops["handler_error"] and during.neighbour_drops["bad_verdict"]
+
+
+@pytest.mark.fault(12)
+def test_a_map_that_is_thrashed_is_not_noticed_next_door() -> None:
+    during = measure(thrashes_a_map)
+    assert_clean(during, measure(fills_a_map))
+    assert during.neighbour_events["hash_full"]
