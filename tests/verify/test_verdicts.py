@@ -11,7 +11,9 @@ from chamelio.bpf.maps import MapDef
 from chamelio.bpf.object import Object, Program
 from chamelio.jit.layout import RING_IN
 from chamelio.verify import Limits, Verdict, render, verify_object, verify_program
+from chamelio.verify.catalogue import PACKET_MAX
 from chamelio.verify.codes import CODES
+from chamelio.verify.cost import MISS
 from chamelio.verify.flow import Shape
 from chamelio.verify.render import extent
 from verify.suite import MAPS, assembled, cases
@@ -112,9 +114,62 @@ def test_rings_of_several_entry_sizes_are_refused() -> None:
 
 
 def test_every_program_of_an_object_gets_a_verdict() -> None:
-    good, bad = (assembled(text)[1] for text in ("mov r0, 0\nexit", "exit"))
-    verdicts = verify_object(Object([good, bad, good], MAPS, None, "", ""))
-    assert [v.verdict for v in verdicts] == ["accept", "unsafe", "accept"]
+    good, bad, fine = (
+        assembled(text, hook)[1] for text, hook in (("mov r0, 0\nexit", "rx"), ("exit", "tx"), ("mov r0, 0\nexit", "xdp"))
+    )
+    verdicts = verify_object(Object([good, bad, fine, fine], MAPS, None, "", ""))
+    assert [v.verdict for v in verdicts] == ["accept", "unsafe", "accept", "accept"]
+
+
+def test_a_hook_has_one_handler() -> None:
+    one, other = (assembled("mov r0, 0\nexit", name=name)[1] for name in ("one", "other"))
+    verdicts = verify_object(Object([one, other], MAPS, None, "", ""))
+    assert [v.code for v in verdicts] == [None, "V142"]
+    assert "one and other are both in chamelio/rx" in verdicts[1].message
+
+
+# ---- what is charged ----------------------------------------------------------------------------------------------
+
+
+def cost(text: str, maps: list[MapDef] = MAPS) -> tuple[int, int]:
+    obj, program = assembled(text)
+    verdict = verify_program(dataclasses.replace(obj, maps=maps), program)
+    assert verdict.verdict == "accept", verdict.message
+    return verdict.cost_cold, verdict.cost_warm
+
+
+def test_the_worst_of_two_branches_counts() -> None:
+    text = "ldxw r2, [r1+44]\nmov r0, 0\njeq r2, 0, other\ndiv r0, 3\nexit\nother: add r0, 1\nexit"
+    assert cost(text)[1] == 2 + 1 + 1 + 25 + 1
+    swapped = text.replace("div r0, 3", "sub r0, 1").replace("add r0, 1", "mod r0, 3")
+    assert cost(swapped) == cost(text)
+
+
+def test_what_is_behind_a_join_counts_on_every_path_to_it() -> None:
+    """The second way to a join meets a state that is known already; its worst case is the join's and its own."""
+    text = "ldxw r2, [r1+44]\nmov r0, 0\nmov r3, 0\njeq r2, 0, join\n{}join: mov r2, 0\nmov r3, 0\ndiv r0, 7\nexit"
+    plain = cost(text.format(""))[1]
+    assert cost(text.format("mul r3, 3\n" * 10))[1] == plain + 30
+
+
+def test_an_access_that_may_lie_on_two_lines_misses_twice() -> None:
+    text = "ldxdw r2, [r1+0]\nldxdw r3, [r1+8]\nmov r4, r2\nadd r4, 80\nmov r0, 0\njgt r4, r3, exit\nldxw r0, [r2+{}]\nexit"
+    aligned, split = cost(text.format(60)), cost(text.format(62))
+    assert aligned[1] == split[1] and split[0] == aligned[0] + MISS
+
+
+def test_long_values_cost_what_copying_them_takes() -> None:
+    text = "".join(f"stdw [r10-{8 * n}], 0\n" for n in range(1, 65))
+    text += "stw [r10-512], 0\nmov r2, r10\nadd r2, -512\nmov r3, r2\nmov r4, 0\nlddw r1, map 0\ncall 2\nmov r0, 0\nexit"
+    short, long_ = (cost(text, [dataclasses.replace(MAPS[0], value_size=size)]) for size in (64, 512))
+    assert long_[1] - short[1] == 448 // 8
+    assert long_[0] - short[0] == 448 // 8 + 2 * 7 * MISS
+
+
+def test_a_copy_is_priced_by_the_longest_that_it_can_be() -> None:
+    text = "ldxw r5, [r1+44]\n{}mov r4, 0\nmov r3, 0\nlddw r2, map 5\ncall 0x103\nmov r0, 0\nexit"
+    unknown, bounded = cost(text.format("")), cost(text.format("and r5, 63\n"))
+    assert unknown[1] - bounded[1] == PACKET_MAX - 63 - 1
 
 
 def test_a_program_that_is_too_long_is_refused_at_once() -> None:

@@ -85,6 +85,7 @@ _TABLE = [
         "No context for this section",
         "name the section chamelio/rx, chamelio/ring, chamelio/tx or chamelio/timer",
     ),
+    ("V142", "unsupported", "Two handlers for one hook", "join them in one program, or leave one of them out"),
     ("V150", "imprecise", "The verifier cannot keep track of this", "make the paths agree, or use a simpler expression"),
     ("V160", "budget", "Too much to explore", "shorten loops, and join conditions that are tested again and again"),
     (

@@ -11,6 +11,8 @@ from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
 
 MISS = 200  # one cache line from memory
+LINE = 64
+COPY_BYTES = 8  # copied per cycle, at least
 
 SIMPLE, MULTIPLY, DIVIDE, MEMORY, ATOMIC, BRANCH, CALL, WIDE = 1, 3, 25, 2, 20, 1, 4, 1
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
+from chamelio.bpf.maps import MapDef
 from chamelio.bpf.object import Object
 from chamelio.jit.layout import RING_IN, SHARED
 from chamelio.verify import scalar as s
 from chamelio.verify.catalogue import HELPERS, PACKET_MAX, Arg, Context, Helper
-from chamelio.verify.cost import MISS, insn_cost
+from chamelio.verify.cost import COPY_BYTES, LINE, MISS, insn_cost
 from chamelio.verify.proof import Access
 from chamelio.verify.scalar import UNKNOWN, Scalar, const
 from chamelio.verify.values import NOTHING, STACK_BYTES, Pointer, State, Value
@@ -55,6 +56,7 @@ class Machine:
     def __init__(self, obj: Object, insns: list[Insn], context: Context, hook: str, at: Callable[[int], str]) -> None:
         self.obj, self.insns, self.context, self.hook, self.at = obj, insns, context, hook, at
         self.facts = Facts()
+        self.extra_cold = 0  # of the instruction being executed: misses beyond the one that every far access is priced
         entries = [m.value_size for m in obj.maps if m.kind == RING_IN]
         self.entry_size = entries[0] if entries and hook == "ring" else 0
 
@@ -228,6 +230,8 @@ class Machine:
             raise Refused("V115", f"an access of {count_bytes(size)} at {place(p)}", "it is not known to be aligned to its size")
         if atomic and p.region in ("ctx", "packet", "entry"):
             raise Refused("V115", f"an atomic operation on {describe(p)}", "atomics work on maps and the stack")
+        if p.region not in ("stack", "ctx") and self._misaligned(p, size):
+            self.extra_cold = MISS  # it may lie on two lines: packets, entries and values begin at whole words
         self._record(pc, p, size, shared)
         return p
 
@@ -383,7 +387,7 @@ class Machine:
         if helper is None:
             raise Refused("V121", f"helper {insn.imm} is called", "there is no helper of that number")
         index = self._arguments(state, pc, helper)
-        cold, warm = self._price(state, helper)
+        cold, warm = self._price(state, helper, self.obj.maps[index] if index is not None else None)
         if helper.invalidates_packet:
             state.replace_all(lambda v: None if isinstance(v, Pointer) and v.region in ("packet", "packet_end") else v)
             state.proven.clear()
@@ -447,15 +451,19 @@ class Machine:
             raise Refused("V112", f"{helper.name}: argument {reg} ({arg.name}) contains an address", "it would leave the handler")
 
     @staticmethod
-    def _price(state: State, helper: Helper) -> tuple[int, int]:
-        length = 0
+    def _price(state: State, helper: Helper, m: MapDef | None) -> tuple[int, int]:
+        length = lines = copied = 0
         if helper.length_arg:
             value = state.regs[helper.length_arg]
             assert isinstance(value, Scalar)
             # beyond the longest packet a helper refuses; it is priced as what it could do at most
             length = min(s.truncate(value, 32).umax, PACKET_MAX)
-        warm = helper.cost.fixed + helper.cost.per_byte * length
-        return warm + MISS * (helper.cost.lines + -(-length // 64)), warm
+        if m is not None and any(arg.kind in ("value", "entry") for arg in helper.args):
+            # the helper's own price has the first line of what it copies; both ends of the rest may miss
+            rest = max(0, m.value_size - LINE)
+            lines, copied = 2 * -(-rest // LINE), -(-rest // COPY_BYTES)
+        warm = helper.cost.fixed + helper.cost.per_byte * length + copied
+        return warm + MISS * (helper.cost.lines + lines + -(-length // LINE)), warm
 
 
 # ---- words --------------------------------------------------------------------------------------------------------------

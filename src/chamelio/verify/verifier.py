@@ -172,9 +172,10 @@ class _Explorer:
             self.machine.facts.reached.add(pc)
             if pc in self.shape.bad:
                 raise self.shape.bad[pc]
+            self.machine.extra_cold = 0
             extra_cold, extra_warm, after = self._step(pc, insn, state)
             base_cold, base_warm = cold_and_warm(insn, self.machine.facts.accesses.get(pc))
-            cold, warm = cold + base_cold + extra_cold, warm + base_warm + extra_warm
+            cold, warm = cold + base_cold + extra_cold + self.machine.extra_cold, warm + base_warm + extra_warm
             if isinstance(after, int):
                 pc = after
                 continue
@@ -434,5 +435,15 @@ def _refusal(
 def verify_object(
     obj: Object, *, context: str | None = None, limits: Limits | None = None, budget: int | None = None
 ) -> list[Verdict]:
-    """Verdicts of all programs of an object, in their order."""
-    return [verify_program(obj, program, context=context, limits=limits, budget=budget) for program in obj.programs]
+    """Verdicts of all programs of an object, in their order. A hook has one handler: a second one is refused."""
+    verdicts: list[Verdict] = []
+    handlers: dict[str, str] = {}
+    for program in obj.programs:
+        first = handlers.setdefault(program.section, program.name)
+        if program.section.startswith("chamelio/") and first != program.name:
+            refusal = Refused("V142", f"{first} and {program.name} are both in {program.section}", "a hook runs one of them")
+            common = {"program": program.name, "section": program.section}
+            verdicts.append(_refusal(common, program, refusal, 0, (), 0, time.perf_counter()))
+        else:
+            verdicts.append(verify_program(obj, program, context=context, limits=limits, budget=budget))
+    return verdicts
