@@ -75,6 +75,7 @@ def glue(layout: Layout, hooks: set[str], *, hardening: bool) -> dict[str, str]:
     source += _bytes("protocol_descriptors", b"".join(m.descriptor() for m in layout.maps))
     header = f"""#define PRIVATE_BYTES {layout.private_bytes}ul
 #define REGION_BYTES {layout.region_bytes}u
+#define RAW_RINGS {layout.punt}u
 #define N_MAPS {len(layout.maps)}u
 #define CONTEXTS {layout.contexts}u
 #define IP_PROTOCOL 17
