@@ -27,7 +27,7 @@ VICTIM, VICTIM_PEER = "10.0.0.1", "10.0.0.9"
 NEIGHBOUR, NEIGHBOUR_PEER = "10.0.1.1", "10.0.1.9"
 OUTSTANDING = 8
 REQUEST_BYTES = 256
-WARM_UP_NS, MEASURED_NS = 2_000_000, 15_000_000
+WARM_UP_NS, MEASURED_NS = 1_000_000, 8_000_000
 FLOOD = 96  # packets that the neighbour's peer puts on its wire in a round: more than a round takes
 GOODPUT, P99 = 0.95, 1.3  # what counts as clean, against a well-behaved neighbour
 
