@@ -9,7 +9,6 @@ from chamelio.verify.catalogue import HELPERS
 from chamelio.verify.machine import Refused
 
 ARGUMENTS = 0b111110
-SAVED = 0b1111000000
 
 
 class Shape:
@@ -107,7 +106,7 @@ def _effects(insn: Insn) -> tuple[int, int]:
         used = src if insn.op & bpf.X and op != bpf.END else 0
         return (used, dst) if op == bpf.MOV else (used | dst, dst)
     if insn.is_exit:
-        return 1 | SAVED, 0
+        return 1, 0  # its own r6..r9 end with it, the caller's come back
     if insn.is_call:
         if insn.src == bpf.PSEUDO_CALL:
             return ARGUMENTS, ARGUMENTS | 1
