@@ -160,7 +160,7 @@ class Tenant:
     def memory(self) -> tuple[bytes, bytes]:
         """All that the instance has: engine memory, up to the guard page, and the region."""
         layout = self.instance.layout
-        return self.instance.memory.read(0, layout.private_bytes - self.instance.origin - PAGE), bytes(self.content)
+        return self.instance.memory.cores[0].read(0, layout.private_bytes - self.instance.origin - PAGE), bytes(self.content)
 
     @property
     def counters(self) -> Any:

@@ -136,7 +136,7 @@ def net() -> Iterator[Net]:
         net.tenant = Tenant(net.host, A)
         net.other = Tenant(net.host, B, unit_index=net.tenant.unit)
         net.run()
-        frames = net.host._frames["bytes"]
+        frames = net.host.cores[0].frames["bytes"]
         frames[:] = np.resize(np.frombuffer(SECRET, np.uint8), frames.shape[1])
         yield net
 

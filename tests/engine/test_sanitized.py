@@ -74,7 +74,7 @@ def glue(layout: Layout, hooks: set[str], *, hardening: bool) -> dict[str, str]:
             source += _bytes(f"cham_map_{m.name}", m.descriptor())
     source += _bytes("protocol_descriptors", b"".join(m.descriptor() for m in layout.maps))
     header = f"""#define PRIVATE_BYTES {layout.private_bytes}ul
-#define REGION_BYTES {layout.region_bytes}u
+#define REGION_BYTES {layout.region_bytes()}u
 #define RAW_RINGS {layout.punt}u
 #define N_MAPS {len(layout.maps)}u
 #define CONTEXTS {layout.contexts}u

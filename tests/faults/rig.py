@@ -66,11 +66,13 @@ class Host(Stage):
         return wait_until(all_free)
 
     def agents_are_back(self, seconds: float = 10.0) -> bool:
-        """Every protocol is served."""
+        """Every protocol is served, and applications can connect."""
 
         def attached() -> bool:
             try:
-                return all(p["state"] == "attached" for p in self.call("protocol.list"))
+                served = self.call("protocol.list")
+                listening = (self.run / "tenants" / p["tenant"] / f"{p['name']}.sock" for p in served)
+                return all(p["state"] == "attached" for p in served) and all(path.exists() for path in listening)
             except Refusal:
                 return False
 

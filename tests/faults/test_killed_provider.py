@@ -113,8 +113,8 @@ def test_everybody_is_told_within_a_second_when_the_engine_dies_and_served_by_th
     assert told - killed < TOLD_S
     for application in (echo, requests):
         assert time_until(lambda a=application: not a.running, killed) < TOLD_S + 0.5
+    assert wait_until(lambda: host.call("status")["engine"]["restarts"] == 1)
     assert host.agents_are_back(), "agents follow to the next engine"
-    assert host.call("status")["engine"]["restarts"] == 1
     host.echo()
     final = host.requests(0.2).final(5.0)
     assert final is not None and final["answered"] > 0 and final["lost"] == 0

@@ -92,7 +92,7 @@ class FakeEngine:
         del self.units[unit]
 
     def add_instance(
-        self, tenant: int, unit: int, address: str, ip_protocol: int, *, network: int, ports: tuple[int, int]
+        self, tenant: int, unit: int, address: str, ip_protocol: int, *, network: int, ports: tuple[int, int], steer: str = "flow"
     ) -> Instance:
         for i in self.all.values():
             if (i.address, i.network, i.ip_protocol) == (address, network, ip_protocol):

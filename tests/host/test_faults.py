@@ -163,6 +163,7 @@ def test_a_new_daemon_undoes_what_its_predecessor_left_half_done(loaded: Host) -
             ip_protocol=99,
             network=0,
             ports=[0, 65535],
+            steer="flow",
             label={"tenant": "a", "protocol": "never-saved"},
         )
     loaded.start()

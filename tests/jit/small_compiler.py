@@ -73,7 +73,7 @@ def work(content: bytes, options: dict[str, Any]) -> Built:
     mode = attempt(argument) if order == "attempt" else "joint"
     name = "0" * 64 if order == "other" else key(content, options)
     image = bytes(int(argument)) if order == "size" else str(os.getpid()).encode()
-    return Built(name, "", mode, Layout(1, 0, 0, 0, 0, []), [], [], [], 0, {"verify": 1.0}, image)
+    return Built(name, "", mode, Layout(1, 0, 0, 0, 0, 0, []), [], [], [], 0, {"verify": 1.0}, image)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ LOCAL_PORT, PORT = 5000, 7
 class Record:
     """Services that note what is asked of them."""
 
-    address, ports = "10.0.0.1", (0, 65535)
+    address, ports, cores = "10.0.0.1", (0, 65535), 1
 
     def __init__(self) -> None:
         self.packets: list[bytes] = []
@@ -31,7 +31,8 @@ class Record:
     def send_packet(self, packet: bytes) -> None:
         self.packets.append(packet)
 
-    def request(self, *entry: int) -> None:
+    def request(self, *entry: int, core: int = 0) -> None:
+        assert core == 0
         self.requests.append(entry)
 
     def errors(self) -> list[tuple[int, int]]:

@@ -196,6 +196,7 @@ class Stage:
                 name=manifest.name,
                 ip_protocol=manifest.ip_protocol,
                 ports=list(manifest.ports),
+                steer=manifest.steer,
             )
         finally:
             os.close(fd)

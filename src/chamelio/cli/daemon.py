@@ -54,7 +54,8 @@ def parse_route(text: str) -> dict[str, Any]:
     "--route", "routes", multiple=True, metavar="PREFIX=PORT[@GATEWAY]", help="A route, e.g. 10.0.0.0/24=w0. May be repeated."
 )
 @click.option("--poll", type=click.Choice(["adaptive", "spin"]), default="adaptive", help="What an idle engine does.")
-@click.option("--cpu", type=click.IntRange(0), help="Pin the engine's core to this processor.")
+@click.option("--cores", type=click.IntRange(1, 8), default=1, help="Cores of the engine, each a thread.")
+@click.option("--cpu", "cpus", type=click.IntRange(0), multiple=True, help="Pin the cores to these processors. May be repeated.")
 @click.option("--frames", type=click.IntRange(64, 1 << 20), default=8192, help="Packet buffers of the engine.")
 @click.option("--hardening", type=click.Choice(["mask", "none"]), default="mask", help="Against speculation: mask accesses.")
 @click.option("--grace", type=click.FloatRange(0), default=5.0, help="Seconds that an instance outlives its agent.")
@@ -66,7 +67,8 @@ def up(
     ports: tuple[str, ...],
     routes: tuple[str, ...],
     poll: str,
-    cpu: int | None,
+    cores: int,
+    cpus: tuple[int, ...],
     frames: int,
     hardening: str,
     grace: float,
@@ -79,14 +81,15 @@ def up(
         "run": run,
         "ports": [parse_port(p) for p in ports],
         "routes": [parse_route(r) for r in routes],
-        "engine": {"cpu": cpu, "poll": poll, "frames": frames, "hardening": hardening == "mask"},
+        "engine": {"cores": cores, "cpus": list(cpus), "poll": poll, "frames": frames, "hardening": hardening == "mask"},
         "limits": {"grace_seconds": grace},
     }
-    if cpu is not None and cpu not in os.sched_getaffinity(0):
+    for cpu in set(cpus) - os.sched_getaffinity(0):
         allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
         raise Refusal("usage", f"--cpu {cpu}: there is no such processor for us", f"processors are {allowed}")
     if detach:
-        words = [f"--port={p}" for p in ports] + [f"--route={r}" for r in routes] + ([] if cpu is None else [f"--cpu={cpu}"])
+        words = [f"--port={p}" for p in ports] + [f"--route={r}" for r in routes]
+        words += [*(f"--cpu={cpu}" for cpu in cpus), f"--cores={cores}"]
         words += [f"--poll={poll}", f"--frames={frames}", f"--hardening={hardening}", f"--grace={grace}", f"--run={run}"]
         _detached(settings, run, words)
         return None

@@ -119,6 +119,7 @@ def load(
                 name=name or manifest.name,
                 ip_protocol=number,
                 ports=_range(ports) or manifest.ports,
+                steer=manifest.steer,
                 address=address,
                 options={"mode": mode},
             )

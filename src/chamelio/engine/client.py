@@ -21,9 +21,13 @@ MAX_REPLY = 64 << 20
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """How the engine is made; fixed while it lives. `poll`: "adaptive" or "spin"; `cpu`: pins the core's thread."""
+    """How the engine is made; fixed while it lives. `poll`: "adaptive" or "spin"; `cpus`: pin the cores' threads.
 
-    cpu: int | None = None
+    `frames` are each core's.
+    """
+
+    cores: int = 1
+    cpus: list[int] = []
     poll: str = "adaptive"
     frames: int = 8192
     hardening: bool = True

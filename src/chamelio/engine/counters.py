@@ -14,6 +14,14 @@ _PACKETS = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "done", "punted"
 _REASONS = [str(i) for i in range(256)]
 
 
+def total_counters(cores: np.ndarray[Any, np.dtype[Any]]) -> Any:
+    """`struct cham_counters` of all cores together: a live view where there is one core, else the sums as of now."""
+    if len(cores) == 1:
+        return cores[0]
+    words = cores.view(np.uint64).reshape(len(cores), -1).sum(axis=0, dtype=np.uint64)
+    return words.view(cores.dtype)[0]
+
+
 def _nonzero(counts: Any, names: Sequence[str]) -> dict[str, int]:
     return {names[int(i)]: int(counts[i]) for i in np.flatnonzero(counts) if i < len(names)}
 

@@ -1,14 +1,14 @@
-"""The engine as the control plane drives it: one core's state, its thread, and everything that is linked into it.
+"""The engine as the control plane drives it: its cores and everything that is linked into them.
 
-Objects (an instance's memory, a port, a loaded unit) are prepared here and handed to the round by commands, one at a time,
-executed at a round's boundary (fastpath/control.c). What the round may still use is freed only afterwards.
+Objects (an instance's memory, a port, a loaded unit) are prepared here and handed to the rounds by commands, one at a time and
+to every core alike, executed at a round's boundary (fastpath/control.c). What a round may still use is freed only afterwards.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import ipaddress
+import itertools
 import os
 import random
 import threading
@@ -21,20 +21,18 @@ import numpy as np
 
 from chamelio.engine import abi
 from chamelio.engine.catalogue import events
+from chamelio.engine.core import MAX_CORES, Clock, Core, CoreStuck
+from chamelio.engine.counters import total_counters
 from chamelio.engine.image import Image, ImageError, Unit
-from chamelio.engine.memory import Bell, InstanceMemory, map_file
+from chamelio.engine.instance import Instance
+from chamelio.engine.memory import map_file
 from chamelio.engine.ports import Port
 from chamelio.jit.artifact import UnitImage
 from chamelio.jit.layout import Layout
 
 NONE = 0xFFFFFFFF
 MAX_TENANTS, MAX_INSTANCES, MAX_UNITS, MAX_PORTS = 256, 256, 64, 8
-QUANTUM = 40_000  # cycles per round and unit of weight
-MAX_DEBT = 2_000_000  # cycles
-COMMAND_TIMEOUT_S = 2.0
-VIRTUAL_HZ = 3_000_000_000  # cycles per second of the virtual clock
-CALIBRATION_S = 0.02
-PR_SET_TIMERSLACK = 29
+STEER = ("flow", "port")  # enum cham_steer
 
 _REASONS = {
     "CHAM_STATUS_TAKEN": "is taken already",
@@ -46,60 +44,6 @@ _REASONS = {
 
 class EngineError(Exception):
     """Something the engine refuses, with the reason."""
-
-
-class Instance:
-    """A protocol at a tenant's address: its memory, its doorbells (one per context), the unit that runs it."""
-
-    def __init__(
-        self, index: int, tenant: int, unit: int, address: str, network: int, ip_protocol: int, ports: tuple[int, int],
-        ring_start: int, layout: Layout,
-    ) -> None:  # fmt: skip
-        self.index, self.tenant, self.unit = index, tenant, unit
-        self.address, self.network, self.ip_protocol, self.ports = address, network, ip_protocol, ports
-        self.ring_start = ring_start
-        self.layout = layout
-        self.memory = InstanceMemory(layout, index)
-        self._bells = [Bell() for _ in range(layout.contexts)]
-
-    @property
-    def region_fd(self) -> int:
-        """The region's memfd, to be handed to the tenant."""
-        return self.memory.fd
-
-    @property
-    def origin(self) -> int:
-        """Where in the memfd the region's content begins."""
-        return self.memory.origin
-
-    @property
-    def bells(self) -> list[int]:
-        """Per context the descriptor that becomes readable when the engine rings (the read end of a pipe)."""
-        return [bell.fd for bell in self._bells]
-
-    def ring_fds(self) -> list[int]:
-        """The engine's ends of the doorbells."""
-        return [bell.ring_fd for bell in self._bells]
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "index": self.index,
-            "tenant": self.tenant,
-            "unit": self.unit,
-            "address": self.address,
-            "network": self.network,
-            "ip_protocol": self.ip_protocol,
-            "ports": list(self.ports),
-            "region_bytes": self.layout.region_bytes,
-            "private_bytes": self.layout.private_bytes,
-        }
-
-    def close(self) -> None:
-        """Free memory and doorbells."""
-        self.memory.close()
-        for bell in self._bells:
-            bell.close()
 
 
 class _LoadedUnit:
@@ -121,17 +65,19 @@ def _address(text: str) -> int:
 
 
 class Engine:
-    """One core. `start()` runs it on a thread of its own; with `virtual` time it is stepped instead.
+    """One or several cores. `start()` runs them on threads of their own; with `virtual` time they are stepped instead.
 
-    `counters` names a file that others may map to read `struct cham_counters`; `poll` is "adaptive" (nap when idle) or
-    "spin"; `cpu` pins the thread; `seed` fixes the secrets of hash functions, for tests. All methods are for one control
-    thread at a time; they are thread-safe by a lock. Whoever runs an engine calls `refresh` about once a second.
+    `frames` are each core's; `counters` names a file that others may map to read `struct cham_counters`, one for each core;
+    `poll` is "adaptive" (nap when idle) or "spin"; `cpus` pins the threads; `seed` fixes all secrets and random states, for
+    tests. All methods are for one control thread at a time; they are thread-safe by a lock. Whoever runs an engine calls
+    `refresh` about once a second.
     """
 
     def __init__(
         self,
         *,
-        cpu: int | None = None,
+        cores: int = 1,
+        cpus: Sequence[int] = (),
         frames: int = 8192,
         virtual: bool = False,
         poll: str = "adaptive",
@@ -141,84 +87,52 @@ class Engine:
     ) -> None:
         if poll not in ("adaptive", "spin"):
             raise EngineError(f"there is no way of polling called {poll!r}: it is 'adaptive' or 'spin'")
-        self.virtual, self.hardening, self.poll, self.cpu = virtual, hardening, poll, cpu
+        if not 1 <= cores <= MAX_CORES:
+            raise EngineError(f"{cores} cores are not within 1..{MAX_CORES}")
+        self.virtual, self.hardening, self.poll, self.cpus = virtual, hardening, poll, list(cpus)
         self.image = Image(virtual=virtual, hardening=hardening)
         self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
         self._ops, self._status = abi.enum("cham_op"), {v: k for k, v in abi.enum("cham_status").items()}
-        self._core = abi.alloc("cham_core")
-        self._frames, self._free = abi.alloc("cham_frame", frames), np.zeros(frames, np.uint32)
-        size = abi.dtype("cham_counters").itemsize
-        self._counters_file = map_file(counters, size) if counters else None
-        memory: Any = self._counters_file if self._counters_file is not None else abi.aligned(size)
-        self._counters: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(memory, abi.dtype("cham_counters"), 1)
+        layout = abi.dtype("cham_counters")
+        self._counters_file = map_file(counters, layout.itemsize * cores) if counters else None
+        memory: Any = self._counters_file if self._counters_file is not None else abi.aligned(layout.itemsize * cores)
+        self._counters: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(memory, layout, cores)
+        self._random = random.Random(seed) if seed is not None else random.SystemRandom()
+        self.cores = self._make_cores(cores, frames)
         self._ports: dict[int, tuple[str, Port, list[np.ndarray[Any, np.dtype[Any]]]]] = {}
         self._port_states: dict[int, str] = {}
         self._routes: list[dict[str, Any]] = []
         self._tenants: dict[int, dict[str, Any]] = {}
         self._units: dict[int, _LoadedUnit] = {}
         self._instances: dict[int, Instance] = {}
-        self._initialise(frames, seed)
 
-    def _initialise(self, frames: int, seed: int | None) -> None:
-        core = self._core
-        self._random = random.Random(seed) if seed is not None else random.SystemRandom()
-        core["secret"][0] = self._words(2)
-        core["counters"] = self._counters.ctypes.data
-        core["quantum"], core["max_debt"] = QUANTUM, MAX_DEBT
-        core["poll_adaptive"] = self.poll == "adaptive"
-        self.image.call["cham_core_init"](self._core_address, self._frames.ctypes.data, self._free.ctypes.data, frames)
-        if self.virtual:
-            core["ns_per_cycle"] = round(1e9 / VIRTUAL_HZ * 2**32)
-        else:
-            ns0, cycles0 = self._clocks()
-            time.sleep(CALIBRATION_S)
-            ns1, cycles1 = self._clocks()
-            core["ns_per_cycle"] = round((ns1 - ns0) / (cycles1 - cycles0) * 2**32)
-            core["ns_base"], core["cycles_base"], core["cycles"] = ns1, cycles1, cycles1
+    def _make_cores(self, n: int, frames: int) -> list[Core]:
+        call = self.image.call
+        clock = Clock.virtual() if self.virtual else Clock.calibrated(call["cham_cycles"])
+        secret = self._words(2)
+        common: dict[str, Any] = {"frames": frames, "clock": clock, "adaptive": self.poll == "adaptive", "secret": secret}
+        cores = [Core(call, i, n, counters=self._counters[i : i + 1], **common) for i in range(n)]
+        for one, other in itertools.permutations(cores, 2):
+            one.join(other)
+        return cores
 
     def _words(self, n: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
         """Random words."""
         return np.array([self._random.getrandbits(64) for _ in range(n)], np.uint64)
 
-    def _clocks(self) -> tuple[int, int]:
-        """CLOCK_MONOTONIC and the time stamp counter at the same moment: the tightest of a few tries."""
-        cycles = self.image.call["cham_cycles"]
-        tries = []
-        for _ in range(20):
-            before, count, after = time.monotonic_ns(), cycles(), time.monotonic_ns()
-            tries.append((after - before, (before + after) // 2, count))
-        _, ns, count = min(tries)
-        return ns, count
-
-    @property
-    def _core_address(self) -> int:
-        return int(self._core.ctypes.data)
-
     # ---- commands -----------------------------------------------------------------------------------------------
 
-    def _command(self, op: str, what: str, *arguments: int) -> None:
-        """Have the round execute a command; EngineError when it answers that it cannot."""
+    def _command(self, op: str, what: str, *arguments: int | Sequence[int]) -> None:
+        """Have every core execute a command; EngineError when it cannot. An argument may be a sequence: one value per core."""
         with self._lock:
-            command = self._core["command"]
-            command["op"] = self._ops[f"CHAM_OP_{op}"]
-            command["arg"][0] = [a & 2**64 - 1 for a in arguments] + [0] * (7 - len(arguments))
-            if self._thread is None:
-                self.image.call["cham_command"](self._core_address)
-            else:
-                self._await_round()
-            status = self._status[int(command["status"][0])]
-        if status != "CHAM_STATUS_OK":
-            raise EngineError(f"{what} {_REASONS[status]}")
-
-    def _await_round(self) -> None:
-        ticket = (int(self._core["requested"][0]) + 1) & NONE
-        self._core["requested"] = ticket
-        deadline = time.monotonic() + COMMAND_TIMEOUT_S
-        while int(self._core["completed"][0]) != ticket:
-            if time.monotonic() > deadline:
-                raise EngineError(f"the core did not answer within {COMMAND_TIMEOUT_S:.0f} s; restart the engine")
-            time.sleep(20e-6)
+            for core in self.cores:
+                own = [a if isinstance(a, int) else a[core.index] for a in arguments]
+                try:
+                    status = self._status[core.command(self._ops[f"CHAM_OP_{op}"], own)]
+                except CoreStuck as error:
+                    raise EngineError(str(error)) from None
+                if status != "CHAM_STATUS_OK":  # the cores' tables are alike: it is the first that refuses
+                    raise EngineError(f"{what} {_REASONS[status]}")
 
     @staticmethod
     def _free_index(used: Any, limit: int, what: str) -> int:
@@ -235,11 +149,12 @@ class Engine:
             if any(name == other for other, _, _ in self._ports.values()):
                 raise EngineError(f"port {name} exists already")
             index = self._free_index(self._ports, MAX_PORTS, "ports")
+            owner = self.cores[index % len(self.cores)]
             structures: list[np.ndarray[Any, np.dtype[Any]]] = []
             for part in reversed(port.chain):  # inner ports first: each points to the one before
                 s = abi.alloc("cham_port")
                 s["ops"] = self.image.address(part.ops_symbol)
-                s["pool"] = self._core_address + abi.dtype("cham_core").fields["pool"][1]  # type: ignore[index]
+                s["pool"], s["core"] = owner.pool_address, owner.index
                 s["state"] = part.state_address
                 s["inner"] = structures[-1].ctypes.data if structures else 0
                 s["index"], s["network"], s["mtu"] = index, part.network, part.mtu
@@ -295,7 +210,7 @@ class Engine:
         self._check_weight(weight)
         with self._lock:
             index = self._free_index(self._tenants, MAX_TENANTS, "tenants")
-            self._command("ADD_TENANT", f"tenant {index}", index, weight, frame_quota)
+            self._command("ADD_TENANT", f"tenant {index}", index, weight, max(1, frame_quota // len(self.cores)))
             self._tenants[index] = {"index": index, "weight": weight, "frame_quota": frame_quota, "addresses": []}
             return index
 
@@ -424,8 +339,12 @@ class Engine:
         network: int = 0,
         ports: tuple[int, int] = (0, 65535),
         ring_start: int = 0,
+        steer: str = "flow",
     ) -> Instance:
-        """Run a protocol at one of a tenant's addresses. `ring_start`: first index of every ring, for tests of wrapping."""
+        """Run a protocol at one of a tenant's addresses.
+
+        `ring_start`: first index of every ring, for tests of wrapping; `steer`: what decides which core a flow lives on.
+        """
         with self._lock:
             about = self._tenant(tenant)
             loaded = self._unit(unit)
@@ -435,17 +354,21 @@ class Engine:
                 raise EngineError(f"IP protocol {ip_protocol} is not a tenant's: use 2..255 (ICMP is the provider's)")
             if not 0 <= ports[0] <= ports[1] <= 65535:
                 raise EngineError(f"ports {ports[0]}..{ports[1]} are not a range within 0..65535")
+            if steer not in STEER:
+                raise EngineError(f"flows are steered by {' or '.join(STEER)}, not by {steer!r}")
             index = self._free_index(self._instances, MAX_INSTANCES, "instances")
+            made = (index, tenant, unit, address, network, ip_protocol, ports, ring_start, loaded.image.layout)
             try:
-                instance = Instance(index, tenant, unit, address, network, ip_protocol, ports, ring_start, loaded.image.layout)
+                instance = Instance(*made, cores=len(self.cores), steer=steer)
             except OSError as error:
                 raise EngineError(f"no memory for another instance: {error.strerror}") from None
             self._prepare(instance, loaded.image.layout)
-            self._command("ADD_INSTANCE", f"instance {index}", instance.memory.base)
+            self._command("ADD_INSTANCE", f"instance {index}", [m.base for m in instance.memory.cores])
             span = ports[0] << 16 | ports[1]
             what = f"IP protocol {ip_protocol} at {address}"
             try:
-                self._command("BIND", what, network, _address(address), tenant, index, ip_protocol, span)
+                where = (network, _address(address), tenant, index, ip_protocol, span, STEER.index(steer))
+                self._command("BIND", what, *where)
             except EngineError:
                 self._command("REMOVE_INSTANCE", f"instance {index}", index)
                 instance.close()
@@ -454,15 +377,18 @@ class Engine:
             return instance
 
     def _prepare(self, instance: Instance, layout: Layout) -> None:
-        head = instance.memory.head
-        head["secret"][0], head["cookie_secret"][0], head["random"][0] = self._words(2), self._words(2), self._words(1)[0]
-        head["index"], head["tenant"], head["unit"] = instance.index, instance.tenant, instance.unit
-        head["network"], head["address"] = instance.network, _address(instance.address)
-        head["protocol"] = instance.ip_protocol
-        head["maps"], head["n_maps"] = instance.memory.descriptors.ctypes.data, len(layout.maps)
-        head["raw_rings"] = layout.private_bytes
-        self.image.call["cham_instance_init"](instance.memory.base, instance.ring_start)
-        head["bells"][0, : layout.contexts] = instance.ring_fds()
+        secret = self._words(2)
+        for memory in instance.memory.cores:
+            head = memory.head
+            head["secret"][0] = secret
+            head["cookie_secret"][0], head["random"][0] = self._words(2), self._words(1)[0]
+            head["index"], head["tenant"], head["unit"] = instance.index, instance.tenant, instance.unit
+            head["network"], head["address"] = instance.network, _address(instance.address)
+            head["protocol"] = instance.ip_protocol
+            head["maps"], head["n_maps"] = instance.memory.descriptors.ctypes.data, len(layout.maps)
+            head["raw_rings"] = layout.private_bytes + layout.punt
+            self.image.call["cham_instance_init"](memory.base, instance.ring_start)
+            head["bells"][0, : layout.contexts] = instance.ring_fds()
 
     def remove_instance(self, index: int) -> None:
         """Stop an instance and free its memory; packets that wait for it are dropped and counted."""
@@ -495,67 +421,59 @@ class Engine:
     # ---- running ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Run rounds on a thread of their own until `stop`."""
+        """Run rounds on threads of their own until `stop`."""
         if self.virtual:
             raise EngineError("an engine in virtual time is stepped, not started")
         with self._lock:
-            if self._thread is not None:
-                return
-            self._core["stop"] = 0
-            self._thread = threading.Thread(target=self._run, name="chamelio-core", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        if self.cpu is not None:
-            os.sched_setaffinity(0, {self.cpu})
-        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(1), 0, 0, 0)  # naps end when they should
-        self.image.call["cham_run"](self._core_address)
+            for core in self.cores:
+                core.start(self.cpus[core.index % len(self.cpus)] if self.cpus else None)
 
     def stop(self) -> None:
-        """Stop the thread after the round that it is in."""
+        """Stop the threads after the rounds that they are in."""
         with self._lock:
-            if self._thread is not None:
-                self._core["stop"] = 1
-                self._thread.join(COMMAND_TIMEOUT_S)
-                self._thread = None
+            for core in self.cores:
+                core.stop()
 
     @property
     def running(self) -> bool:
-        """Whether the core's thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether all cores' threads run."""
+        return all(core.running for core in self.cores)
 
     def step(self, now_ns: int) -> bool:
-        """Virtual time: one round at `now_ns`. True if anything was done; `now` tells how long it took."""
-        return bool(self.image.call["cham_step"](self._core_address, now_ns))
+        """Virtual time: one round of every core at `now_ns`. True if anything was done; `now` tells how long it took."""
+        worked = [core.step(now_ns) for core in self.cores]
+        return any(worked)
 
     @property
     def now(self) -> int:
-        """The core's clock in ns: in virtual time, when its last round ended."""
-        return int(self._core["now"][0])
+        """The cores' clock in ns: in virtual time, when the last round ended."""
+        return max(core.now for core in self.cores)
 
     def next_deadline(self) -> int | None:
         """Virtual time: when something will be due that no packet announces (timers, paced sends, neighbours, faults), in ns."""
-        due = [self.image.call["cham_next_due"](i.memory.base) for i in self._instances.values()]
+        due = [self.image.call["cham_next_due"](m.base) for i in self._instances.values() for m in i.memory.cores]
         for _, port, structures in self._ports.values():
             for part, s in zip(reversed(port.chain), structures, strict=True):
                 if part.kind == "fault":
                     due.append(self.image.call["cham_fault_due"](s.ctypes.data))
-        states = self._core["neighbours"][0]
-        due += [int(n) for n in states["expires"][states["state"] == abi.enum("cham_neighbour_state")["CHAM_NB_INCOMPLETE"]]]
+        incomplete = abi.enum("cham_neighbour_state")["CHAM_NB_INCOMPLETE"]
+        for core in self.cores:
+            entries = core.state["neighbours"][0]
+            due += [int(when) for when in entries["expires"][entries["state"] == incomplete]]
         earliest = min(due, default=2**64 - 1)
         return None if earliest == 2**64 - 1 else earliest
 
     # ---- looking ---------------------------------------------------------------------------------------------------------
 
     def counters(self) -> Any:
-        """A live view of `struct cham_counters`: names as in fastpath/core.h, values as NumPy scalars and arrays."""
-        return self._counters[0]
+        """`struct cham_counters`, all cores together: names as in fastpath/core.h, values as NumPy scalars and arrays."""
+        return total_counters(self._counters)
 
     @property
     def free_frames(self) -> tuple[int, int]:
-        """Frames in the pool now, and of how many. Equal when nothing is in flight."""
-        pool = self._core["pool"][0]
-        return int(pool["n_free"]), int(pool["total"])
+        """Frames in the pools now, and of how many. Equal when nothing is in flight."""
+        free, total = zip(*(core.free_frames for core in self.cores), strict=True)
+        return sum(free), sum(total)
 
     def damaged_rings(self) -> dict[int, int]:
         """Per instance how often one of its rings was found damaged."""
@@ -577,8 +495,9 @@ class Engine:
 
     def state_of(self, index: int) -> str:
         """ "active" or "quarantined"."""
-        state = int(self._instance(index).memory.head["state"][0])
-        return "active" if state == abi.enum("cham_instance_state")["CHAM_INSTANCE_ACTIVE"] else "quarantined"
+        active = abi.enum("cham_instance_state")["CHAM_INSTANCE_ACTIVE"]
+        states = [int(m.head["state"][0]) for m in self._instance(index).memory.cores]
+        return "active" if all(state == active for state in states) else "quarantined"
 
     def describe(self) -> dict[str, Any]:
         """Everything that a new control plane has to know, as plain values."""
@@ -587,7 +506,8 @@ class Engine:
                 "virtual": self.virtual,
                 "hardening": self.hardening,
                 "poll": self.poll,
-                "cpu": self.cpu,
+                "cores": len(self.cores),
+                "cpus": self.cpus,
                 "running": self.running,
                 "frames": dict(zip(("free", "total"), self.free_frames, strict=True)),
                 "ports": [

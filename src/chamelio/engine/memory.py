@@ -1,8 +1,9 @@
 """An instance's memory: engine memory and, right behind it in the address space, the region that the tenant maps too.
 
-    mapping -> colour | head | private parts | guard page | region (memfd, sealed) | guard page
-               base = mapping + colour                      content = mapping + private bytes + colour
+    mapping -> colour | head | private parts | guard page | shared values | this core's rings | guard page
+               base = mapping + colour                      (memfd, sealed: the region)
 
+There is one such mapping for each core (jit/layout.py); the memfd holds the shared values and the rings of all cores.
 Everything is shifted by the instance's colour, so that the same map of many tenants does not fall into the same sets of
 the first-level cache. In the memfd the content begins at byte `origin`, which is the colour.
 """
@@ -34,43 +35,34 @@ _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
-def _map(address: int, size: int, protection: int, flags: int, fd: int = -1) -> int:
-    result = _libc.mmap(address or None, size, protection, flags, fd, 0)
+def _map(address: int, size: int, protection: int, flags: int, fd: int = -1, offset: int = 0) -> int:
+    result = _libc.mmap(address or None, size, protection, flags, fd, offset)
     if result == _FAILED:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return int(result)
 
 
-def _pages(size: int) -> int:
-    return -(-size // PAGE) * PAGE
+class CoreMemory:
+    """An instance's memory as one core sees it. `head` is its `struct cham_instance`. Raises OSError."""
 
-
-class InstanceMemory:
-    """Memory of one instance, laid out as the protocol says. `head` is its `struct cham_instance`. Raises OSError."""
-
-    def __init__(self, layout: Layout, index: int) -> None:
-        self.origin = index * COLOUR_STEP % PAGE
-        self.region_bytes = _pages(self.origin + layout.region_bytes)
-        self._size = layout.private_bytes + self.region_bytes + PAGE
-        self.fd = os.memfd_create(f"chamelio-region-{index}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        self._mapping = 0
+    def __init__(self, layout: Layout, fd: int, colour: int, core: int) -> None:
+        self._size = layout.private_bytes + layout.region_bytes() + PAGE
+        self._mapping = _map(0, self._size, _PROT_NONE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE)
         try:
-            os.ftruncate(self.fd, self.region_bytes)
-            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
-            self._mapping = _map(0, self._size, _PROT_NONE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE)
             private = layout.private_bytes - PAGE
             _map(self._mapping, private, _PROT_RW, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_FIXED | _MAP_POPULATE)
-            populate = _MAP_POPULATE if self.region_bytes <= POPULATE_LIMIT else 0
-            region = self._mapping + layout.private_bytes
-            _map(region, self.region_bytes, _PROT_RW, _MAP_SHARED | _MAP_FIXED | populate, self.fd)
+            at = self._mapping + layout.private_bytes
+            ours = layout.shared_bytes + core * layout.core_bytes
+            for size, offset in ((layout.shared_bytes, 0), (layout.core_bytes, ours)):
+                populate = _MAP_POPULATE if size <= POPULATE_LIMIT else 0
+                if size:
+                    _map(at, size, _PROT_RW, _MAP_SHARED | _MAP_FIXED | populate, fd, offset)
+                at += size
         except BaseException:
             self.close()
             raise
-        self.base = self._mapping + self.origin
-        self.descriptors = abi.aligned(64 * max(1, len(layout.maps)))
-        packed = b"".join(m.descriptor() for m in layout.maps)
-        self.descriptors[: len(packed)] = np.frombuffer(packed, np.uint8)
+        self.base = self._mapping + colour
         self.head = self._view(self.base, abi.dtype("cham_instance"))
         for m in layout.maps:
             if m.kind == DATA and m.initial:
@@ -82,14 +74,39 @@ class InstanceMemory:
         return np.frombuffer(memoryview(buffer), dtype, 1)
 
     def read(self, offset: int, size: int) -> bytes:
-        """A copy of some of the instance's memory, by offset from its base."""
+        """A copy of some of it, by offset from the base."""
         return ctypes.string_at(self.base + offset, size)
 
     def close(self) -> None:
-        """Unmap and close. Nobody may use the memory any more; the tenant's own mapping lives on."""
+        """Unmap. Nobody may use it any more."""
         if self._mapping:
             _libc.munmap(self._mapping, self._size)
             self._mapping = 0
+
+
+class InstanceMemory:
+    """Memory of one instance, laid out as the protocol says: `cores[k]` as core k sees it. Raises OSError."""
+
+    def __init__(self, layout: Layout, index: int, cores: int = 1) -> None:
+        self.origin = index * COLOUR_STEP % PAGE
+        self.fd = os.memfd_create(f"chamelio-region-{index}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.cores: list[CoreMemory] = []
+        try:
+            os.ftruncate(self.fd, layout.region_bytes(cores))
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
+            for core in range(cores):
+                self.cores.append(CoreMemory(layout, self.fd, self.origin, core))
+        except BaseException:
+            self.close()
+            raise
+        self.descriptors = abi.aligned(64 * max(1, len(layout.maps)))
+        packed = b"".join(m.descriptor() for m in layout.maps)
+        self.descriptors[: len(packed)] = np.frombuffer(packed, np.uint8)
+
+    def close(self) -> None:
+        """Unmap and close; the tenant's own mapping lives on."""
+        for core in self.cores:
+            core.close()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

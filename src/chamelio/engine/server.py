@@ -26,7 +26,8 @@ import msgspec
 
 from chamelio import __version__
 from chamelio.engine.client import COUNTERS, SOCKET, Settings
-from chamelio.engine.engine import Engine, EngineError, Instance
+from chamelio.engine.engine import Engine, EngineError
+from chamelio.engine.instance import Instance
 from chamelio.engine.ports import PortError, open_port
 from chamelio.files import listen, lock_file, read_bounded
 from chamelio.jit.artifact import UnitImage
@@ -144,11 +145,12 @@ class Server:
         self.labels.units.pop(index, None)
 
     def do_instance_add(
-        self, tenant: int, unit: int, address: str, ip_protocol: int, network: int, ports: list[int], label: Any
+        self, tenant: int, unit: int, address: str, ip_protocol: int, network: int, ports: list[int], steer: str, label: Any
     ) -> int:
         """Run a protocol for a tenant."""
         low, high = ports
-        instance = self.engine.add_instance(tenant, unit, address, ip_protocol, network=network, ports=(low, high))
+        how: dict[str, Any] = {"network": network, "ports": (low, high), "steer": steer}
+        instance = self.engine.add_instance(tenant, unit, address, ip_protocol, **how)
         self.labels.instances[instance.index] = label
         return instance.index
 
@@ -296,7 +298,8 @@ def main(arguments: list[str] | None = None, make: Callable[..., Engine] = Engin
     try:
         settings = msgspec.json.decode(options.settings, type=Settings)
         engine = make(
-            cpu=settings.cpu,
+            cores=settings.cores,
+            cpus=settings.cpus,
             frames=settings.frames,
             poll=settings.poll,
             hardening=settings.hardening,

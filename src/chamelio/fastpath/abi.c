@@ -1,6 +1,7 @@
 /* One variable of every type that Python lays out. Compiled for its type information only (engine/abi.py). */
 #include "control.h"
 #include "core.h"
+#include "handover.h"
 #include "port_wire.h"
 #include "port_xdp.h"
 #include "port_tap.h"
@@ -20,6 +21,8 @@ struct wheel abi_wheel;
 struct wheel_node abi_node;
 struct ring_shared abi_ring_shared;
 struct cham_turn abi_turn;
+struct cham_handover abi_handover;
+enum cham_steer abi_steer;
 struct cham_wire abi_wire;
 struct wire_ring abi_wire_ring;
 enum cham_drop abi_drop;

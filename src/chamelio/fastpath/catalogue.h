@@ -41,6 +41,7 @@
     X(PORT_FULL, "port_full", "the port's transmit ring is full")                                                 \
     X(PORT_DOWN, "port_down", "the port is down")                                                                 \
     X(XMIT_REFUSED, "xmit_refused", "a raw packet of the slow path with a bad length or reserved bits")           \
+    X(HANDOVER_FULL, "handover_full", "too many packets are on their way to the core that owns the flow or polls the port") \
     X(INSTANCE_GONE, "instance_gone", "the instance was removed while packets of it were queued")
 
 /* Events that are no packet's fate. */

@@ -25,7 +25,7 @@ static u32 bind_address(struct cham_core *core, const u64 *arg)
         return CHAM_STATUS_FULL;
     u32 *head = core->bindings_head + binding_bucket(network, address);
     core->bindings[free] = (struct cham_binding){1, network, address, (u32)arg[2], (u32)arg[3], (u16)low, (u16)high,
-                                                 protocol, *head};
+                                                 protocol, (u32)arg[6], *head};
     *head = free;
     return CHAM_STATUS_OK;
 }
@@ -193,13 +193,15 @@ static u32 remove_port(struct cham_core *core, u32 index)
     struct cham_port *port = core->ports[index];
     if (!port)
         return CHAM_STATUS_UNKNOWN;
+    core->ports[index] = 0;
+    if (port->core != core->index)
+        return CHAM_STATUS_OK;
     for (u32 i = 0; i < port->n_tx; i++)
         cham_drop(core, 0, CHAM_NONE, port->txq[i], CHAM_DROP_PORT_DOWN);
     port->n_tx = 0;
     for (struct cham_port *p = port; p; p = p->inner)
         if (p->ops == &cham_fault_ops)
             cham_fault_drain(p);
-    core->ports[index] = 0;
     cham_neighbours_forget_port(core, index);
     return CHAM_STATUS_OK;
 }

@@ -10,7 +10,7 @@ enum cham_op {
     CHAM_OP_REMOVE_INSTANCE, /* instance */
     CHAM_OP_SET_UNIT,        /* unit, address of a struct cham_unit or 0 */
     CHAM_OP_MOVE_INSTANCE,   /* instance, unit */
-    CHAM_OP_BIND,            /* network, address, tenant, instance, protocol, low port << 16 | high port */
+    CHAM_OP_BIND,            /* network, address, tenant, instance, protocol, low port << 16 | high port, steer */
     CHAM_OP_ADD_PORT,        /* port, address of a struct cham_port */
     CHAM_OP_REMOVE_PORT,     /* port */
     CHAM_OP_ADD_ROUTE,       /* network, prefix, mask, gateway, port */

@@ -1,7 +1,9 @@
-/* The engine's state: one core, its tenants, their instances, and what units and the round know of each other.
+/* The engine's state: a core, its tenants, their instances, and what units and the round know of each other.
  *
- * Everything here is engine memory. Only the core's own thread writes it once it runs; the control thread prepares
- * objects and hands them over by commands (control.c).
+ * Everything here is engine memory. An engine has one or several cores, each with a thread, a pool of frames, tables and
+ * counters of its own; they share nothing that is written but the handover rings between them (handover.h). Only the core's own
+ * thread writes its memory once it runs; the control thread prepares objects and hands them over by commands (control.c), to
+ * every core the same. An instance exists on every core: private memory of each, one region.
  */
 #ifndef CHAM_CORE_H
 #define CHAM_CORE_H
@@ -18,6 +20,7 @@
 #define CHAM_MAX_BINDINGS 1024
 #define CHAM_MAX_NEIGHBOURS 256
 #define CHAM_MAX_CONTEXTS 32
+#define CHAM_MAX_CORES 8
 #define CHAM_BACKLOG 256
 #define CHAM_BATCH 32        /* packets, entries or ids of one hook that a turn serves, at most */
 #define CHAM_ENTRY_MAX 256   /* bytes of a ring entry */
@@ -27,6 +30,7 @@ enum cham_hook { CHAM_RX, CHAM_RING, CHAM_TXDUE, CHAM_TIMER };
 
 struct cham_core;
 struct cham_instance;
+struct cham_handover;
 
 /* ---- units: jointly compiled code of one protocol ----------------------------------------------------------- */
 
@@ -88,6 +92,7 @@ struct cham_counters {
     u64 cycles_elapsed, cycles_idle, cycles_provider;
     u64 cycles_stolen; /* measured beyond what the work can cost: the machine's doing, in anybody's turn or in input */
     u64 swaps;
+    u64 handed_over; /* packets given to another core */
     u64 rx_packets, tx_packets; /* all ports */
     u64 arp_handled, icmp_handled; /* consumed by the provider: answered, or given to the slow path that it concerns */
     u64 switched; /* from one tenant of this host to another */
@@ -164,7 +169,14 @@ struct cham_binding {
     u32 instance;
     u16 port_low, port_high; /* host order, inclusive */
     u32 protocol;
-    u32 next; /* next binding of the same hash bucket */
+    u32 steer; /* enum cham_steer */
+    u32 next;  /* next binding of the same hash bucket */
+};
+
+/* Which core owns a flow: chosen by who wrote the protocol, computed by everybody in the same way (demux.h). */
+enum cham_steer {
+    CHAM_STEER_FLOW, /* by the peer's address and both ports */
+    CHAM_STEER_PORT, /* by the local port alone: whoever has it sees all of it */
 };
 
 struct cham_route {
@@ -204,7 +216,8 @@ struct cham_core {
     s64 max_debt;
     u64 idle_ns;              /* when there was last something to do */
     u64 secret[2];
-    u32 index;
+    u32 index;   /* of this core */
+    u32 n_cores; /* of the engine */
     u32 stop;
     u32 poll_adaptive; /* 1: nap when idle */
     u32 n_ports;
@@ -213,6 +226,7 @@ struct cham_core {
     u64 neighbours_due;
     struct cham_pool pool;
     struct cham_counters *counters;
+    struct cham_handover *to[CHAM_MAX_CORES], *from[CHAM_MAX_CORES]; /* NULL: the core itself */
     struct cham_port *ports[CHAM_MAX_PORTS];
     const struct cham_unit *units[CHAM_MAX_UNITS];
     struct cham_instance *instances[CHAM_MAX_INSTANCES];
@@ -239,6 +253,7 @@ struct cham_core {
 #define COST_RING_POLL 12
 #define COST_WAKEUP 600
 #define COST_RAW_PACKET 400
+#define COST_HANDOVER 60
 #define COST_CHECKSUM_BYTES 4 /* bytes of a checksum that a cycle sums up */
 
 /* What the provider may at most spend on a packet or a turn for a tenant, cold: part of what a turn may be charged. */
@@ -275,6 +290,9 @@ u32 cham_round(struct cham_core *core);
 void cham_input(struct cham_core *core, struct cham_port *port, struct cham_frame **frames, u32 n);
 /* input.c: a packet from one tenant of this host to another, or from the provider to one */
 void cham_switch(struct cham_core *core, u32 network, struct cham_frame *frame);
+/* input.c: to the backlog of the instance that a packet is for */
+enum cham_origin { CHAM_RECEIVED, CHAM_SWITCHED, CHAM_HANDED_OVER };
+void cham_deliver(struct cham_core *core, u32 network, struct cham_frame *frame, enum cham_origin origin);
 /* input.c: count a packet's end, under the instance, else the tenant, else nobody, and give its frame back */
 void cham_drop(struct cham_core *core, struct cham_instance *inst, u32 tenant, struct cham_frame *frame, u32 reason);
 /* icmp.c: an ICMP message for a local address */
@@ -294,6 +312,11 @@ void cham_wake(struct cham_core *core, struct cham_instance *inst);
 void cham_output(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n);
 void cham_send(struct cham_core *core, u32 network, struct cham_instance *inst, struct cham_frame *frame);
 void cham_port_queue(struct cham_core *core, struct cham_port *port, struct cham_frame *frame);
+/* handover.c: to the core that owns a flow, to the core that polls a port, and from the others */
+void cham_hand_delivery(struct cham_core *core, u32 to, u32 network, const struct cham_binding *b, struct cham_frame *frame);
+void cham_hand_send(struct cham_core *core, const struct cham_port *port, struct cham_instance *inst, u32 next_hop,
+                    struct cham_frame *frame);
+u32 cham_poll_handovers(struct cham_core *core);
 /* control.c */
 void cham_command(struct cham_core *core);
 

@@ -31,4 +31,13 @@ CHAM_INLINE const struct cham_binding *demux_protocol(const struct cham_core *co
     return 0;
 }
 
+/* The core that owns a flow. `port` is the local one in host order, `ports` both as in the packet. What it depends on is known
+ * to everybody, so that a tenant can choose ports whose flows live where it wants them. */
+CHAM_INLINE u32 demux_core(const struct cham_core *core, const struct cham_binding *b, u32 remote, u32 ports, u32 port)
+{
+    if (b->steer == CHAM_STEER_PORT)
+        return port % core->n_cores;
+    return (u32)(cham_mix((u64)remote << 32 | ports, 0x9e3779b97f4a7c15ull) >> 32) % core->n_cores;
+}
+
 #endif

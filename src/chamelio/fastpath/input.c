@@ -33,10 +33,11 @@ static u32 check_ipv4(struct cham_frame *f)
     return CHAM_N_DROPS;
 }
 
-/* To the backlog of whom it is for. `received`: it came by a port, and the input's cycles are shared by such packets; a
- * switched one was paid for by its sender's turn. */
-static void deliver(struct cham_core *core, u32 network, struct cham_frame *f, u32 received)
+/* To the backlog of whom it is for, on the core that owns its flow. The input's cycles are shared by what came from outside this
+ * core; a switched packet was paid for by its sender's turn. */
+void cham_deliver(struct cham_core *core, u32 network, struct cham_frame *f, enum cham_origin origin)
 {
+    u32 received = origin != CHAM_SWITCHED;
     const u8 *ip = frame_ip(f);
     u32 address = cham_load32(ip + IPV4_DST), source = cham_load32(ip + IPV4_SRC), protocol = ip[IPV4_PROTOCOL];
     u32 header = ipv4_header(ip), ports = 0, port = 0;
@@ -59,6 +60,11 @@ static void deliver(struct cham_core *core, u32 network, struct cham_frame *f, u
     struct cham_instance *inst = core->instances[b->instance];
     struct cham_tenant *tenant = core->tenants + b->tenant;
     tenant->burst_packets += received;
+    if (unlikely(core->n_cores > 1) && origin != CHAM_HANDED_OVER) {
+        u32 owner = demux_core(core, b, source, ports, port);
+        if (owner != core->index)
+            return cham_hand_delivery(core, owner, network, b, f);
+    }
     if (unlikely(tenant->deficit < -core->max_debt))
         return cham_drop(core, inst, b->tenant, f, CHAM_DROP_DEBT);
     if (unlikely(inst->backlog_len >= CHAM_BACKLOG || inst->state != CHAM_INSTANCE_ACTIVE))
@@ -76,7 +82,7 @@ void cham_switch(struct cham_core *core, u32 network, struct cham_frame *f)
     u32 reason = check_ipv4(f);
     if (unlikely(reason != CHAM_N_DROPS))
         return cham_drop(core, 0, CHAM_NONE, f, reason);
-    deliver(core, network, f, 0);
+    cham_deliver(core, network, f, CHAM_SWITCHED);
 }
 
 static void input_ipv4(struct cham_core *core, struct cham_port *port, struct cham_frame *f)
@@ -88,7 +94,7 @@ static void input_ipv4(struct cham_core *core, struct cham_port *port, struct ch
     /* Our own addresses never come in from outside: those packets are switched, or spoofed. */
     if (unlikely(!ipv4_unicast(source) || demux_address(core, port->network, source)))
         return cham_drop(core, 0, CHAM_NONE, f, CHAM_DROP_IP_SOURCE);
-    deliver(core, port->network, f, 1);
+    cham_deliver(core, port->network, f, CHAM_RECEIVED);
 }
 
 void cham_input(struct cham_core *core, struct cham_port *port, struct cham_frame **frames, u32 n)

@@ -57,7 +57,10 @@ void cham_send(struct cham_core *core, u32 network, struct cham_instance *inst, 
             complete_checksum(core, f);
     }
     f->port = (u8)port->index;
-    cham_neighbour_send(core, port, inst, r->gateway ? r->gateway : to, f);
+    u32 next_hop = r->gateway ? r->gateway : to;
+    if (unlikely(port->core != core->index))
+        return cham_hand_send(core, port, inst, next_hop, f);
+    cham_neighbour_send(core, port, inst, next_hop, f);
 }
 
 /* What a tenant must not send: CHAM_N_DROPS is "fine". */

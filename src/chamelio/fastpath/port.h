@@ -44,6 +44,7 @@ struct cham_port {
     u32 network; /* the virtual network whose packets this port carries */
     u32 mtu;     /* longest IP packet */
     u32 status;  /* enum cham_port_state */
+    u32 core;    /* which core polls it; the others hand over what they send by it */
     u8 mac[6];
     u8 csum_offload; /* 1: received transport checksums are verified by the port */
     u8 pad;

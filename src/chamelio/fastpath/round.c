@@ -12,7 +12,7 @@ static u32 poll_ports(struct cham_core *core)
     u32 total = 0;
     for (u32 i = 0; i < CHAM_MAX_PORTS; i++) {
         struct cham_port *port = core->ports[i];
-        if (!port)
+        if (!port || port->core != core->index)
             continue;
         u32 n = port->ops->rx(port, frames, CHAM_BURST, core->now);
         if (n)
@@ -20,7 +20,7 @@ static u32 poll_ports(struct cham_core *core)
         total += n;
     }
     core->counters->rx_packets += total;
-    return total;
+    return core->n_cores > 1 ? total + cham_poll_handovers(core) : total;
 }
 
 static void charge_tenant(struct cham_core *core, u32 index, u64 cycles)
@@ -153,7 +153,7 @@ static void flush_ports(struct cham_core *core)
 {
     for (u32 i = 0; i < CHAM_MAX_PORTS; i++) {
         struct cham_port *port = core->ports[i];
-        if (!port)
+        if (!port || port->core != core->index)
             continue;
         if (port->n_tx)
             port->ops->tx(port, port->txq, port->n_tx, core->now);

@@ -8,13 +8,17 @@ from chamelio.jit.layout import Layout
 
 
 class Protocol(msgspec.Struct):
-    """A tenant's protocol. `unit` is the unit's key; `instance` is None while no agent needs one (see agents.py)."""
+    """A tenant's protocol. `unit` is the unit's key; `instance` is None while no agent needs one (see agents.py).
+
+    `address`: one of the tenant's; empty in a request: its first. `steer`: what decides which core a flow lives on.
+    """
 
     name: str
     ip_protocol: int
     address: str
     ports: tuple[int, int]
-    unit: str
+    unit: str = ""
+    steer: str = "flow"
     instance: int | None = None
     had_agent: bool = False
     contexts: list[int] = []  # of applications, open now
@@ -50,9 +54,9 @@ class Unit(msgspec.Struct):
     index: int = -1
 
 
-def memory(layout: Layout) -> int:
-    """Bytes that an instance takes."""
-    return layout.private_bytes + layout.region_bytes
+def memory(layout: Layout, cores: int = 1) -> int:
+    """Bytes that an instance takes on an engine of so many cores."""
+    return cores * layout.private_bytes + layout.region_bytes(cores)
 
 
 def misfit(new: Unit, old: Unit) -> str | None:

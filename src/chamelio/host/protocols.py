@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from typing import Any
 
+import msgspec
+
 from chamelio.host.agents import Agent, Agents, Connection, Key
 from chamelio.host.model import Protocol, Tenant, memory, misfit
 from chamelio.host.state import State
@@ -27,20 +29,22 @@ class Protocols:
 
     # ---- loading -----------------------------------------------------------------------------------------------------
 
-    async def load(
-        self, tenant: str, name: str, content: bytes, ip_protocol: int, ports: tuple[int, int], address: str | None,
-        options: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
+    async def load(self, tenant: str, wanted: Protocol, content: bytes, options: dict[str, Any]) -> dict[str, Any]:
         """Verify and compile an object, then create the protocol or swap its running version. Raises Refusal."""
         state = self._state
+        name, (low, high) = wanted.name, wanted.ports
         check_name("protocol", name)
-        if not 2 <= ip_protocol <= 255:
-            raise Refusal("usage", f"IP protocol {ip_protocol} cannot be a tenant's", "use 2..255; ICMP (1) is the provider's")
-        if not 0 <= ports[0] <= ports[1] <= 65535:
-            raise Refusal("usage", f"ports {ports[0]}..{ports[1]} are no range", "use LOW..HIGH within 0..65535")
+        if not 2 <= wanted.ip_protocol <= 255:
+            raise Refusal(
+                "usage", f"IP protocol {wanted.ip_protocol} cannot be a tenant's", "use 2..255; ICMP (1) is the provider's"
+            )
+        if not 0 <= low <= high <= 65535:
+            raise Refusal("usage", f"ports {low}..{high} are no range", "use LOW..HIGH within 0..65535")
         owner = state.tenant(tenant)
-        if address is not None and address not in owner.addresses:
-            raise Refusal("denied", f"tenant {tenant} does not have the address {address}", f"it has {', '.join(owner.addresses)}")
+        if wanted.address and wanted.address not in owner.addresses:
+            raise Refusal(
+                "denied", f"tenant {tenant} does not have the address {wanted.address}", f"it has {', '.join(owner.addresses)}"
+            )
         if name not in owner.protocols and len(owner.protocols) >= state.limits.protocols_per_tenant:
             raise Refusal("quota", f"tenant {tenant} has {len(owner.protocols)} protocols, all that it may", "remove one first")
         if self._loading[tenant] >= state.limits.loads_per_tenant:
@@ -55,7 +59,7 @@ class Protocols:
         async with state.lock:
             if state.tenants.get(tenant) is not owner:
                 raise Refusal("not_found", f"tenant {tenant} was removed meanwhile")
-            protocol = Protocol(name, ip_protocol, address or owner.addresses[0], ports, built.key)
+            protocol = msgspec.structs.replace(wanted, address=wanted.address or owner.addresses[0], unit=built.key)
             try:
                 done = await self._enter(owner, protocol, built)
             finally:
@@ -85,7 +89,7 @@ class Protocols:
             owner.protocols[protocol.name] = protocol
             await self._state.save(owner)
             return {"action": "created", "seconds": {"create": time.perf_counter() - started}, **about}
-        for field in ("ip_protocol", "address", "ports"):
+        for field in ("ip_protocol", "address", "ports", "steer"):
             if getattr(old, field) != getattr(protocol, field):
                 raise Refusal(
                     "unfit",
@@ -109,11 +113,11 @@ class Protocols:
     def _check_memory(self, owner: Tenant, built: Built, replaced: Protocol | None) -> None:
         units = self._state.units
         used = sum(
-            memory(units[p.unit].layout)
+            memory(units[p.unit].layout, self._state.cores)
             for p in owner.protocols.values()
             if p is not replaced and p.instance is not None and p.unit in units
         )
-        need = memory(built.layout)
+        need = memory(built.layout, self._state.cores)
         if used + need > owner.memory_quota:
             raise Refusal(
                 "quota",

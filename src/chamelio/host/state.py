@@ -50,6 +50,11 @@ class State:
         self.troubles: dict[str, str] = {}  # what could not be brought back, and why
 
     @property
+    def cores(self) -> int:
+        """How many cores the engine has."""
+        return self.link.settings.cores
+
+    @property
     def engine(self) -> EngineClient:
         """The engine. Raises Refusal when it is down."""
         return self.link.client
@@ -135,6 +140,7 @@ class State:
             ip_protocol=protocol.ip_protocol,
             network=tenant.network,
             ports=protocol.ports,
+            steer=protocol.steer,
             label={"tenant": tenant.name, "protocol": protocol.name},
         )
         protocol.contexts = []
@@ -151,6 +157,7 @@ class State:
         """Learn everything from a living engine; what a predecessor left half done is undone."""
         about = await self.engine.call("describe")
         if about["settings"] != msgspec.to_builtins(self.link.settings):
+            self.link.settings = msgspec.convert(about["settings"], type(self.link.settings))
             log.warning(
                 "the engine goes on with its own settings, %s; end it with `chamelio down` to change them", about["settings"]
             )

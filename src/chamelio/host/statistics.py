@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from chamelio.engine import abi
-from chamelio.engine.counters import drop_counts, instance_counts
+from chamelio.engine.counters import drop_counts, instance_counts, total_counters
 from chamelio.host.model import Tenant
 from chamelio.messages import Refusal
 
@@ -32,6 +32,7 @@ _HOST = (
     "arp_handled",
     "icmp_handled",
     "switched",
+    "handed_over",
 )
 
 
@@ -52,13 +53,13 @@ class Statistics:
             try:
                 fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    mapping = mmap.mmap(fd, layout.itemsize, prot=mmap.PROT_READ)
+                    mapping = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
                 finally:
                     os.close(fd)
             except (OSError, ValueError) as error:
                 raise Refusal("engine_down", f"there are no counters: {self._path}: {error}", "is the engine up?") from None
-            self._counters = np.frombuffer(mapping, layout, 1)[0]
-        return self._counters
+            self._counters = np.frombuffer(mapping, layout, len(mapping) // layout.itemsize)
+        return total_counters(self._counters)
 
     def read(self, tenants: Sequence[Tenant], ports: dict[str, dict[str, int]]) -> dict[str, Any]:
         """Counters since the engine started: of the host, of these tenants and their protocols. Raises Refusal.
@@ -66,6 +67,7 @@ class Statistics:
         Drops and events that did not happen are left out; `reasons` are handlers' own error codes.
         """
         live = self._live()
+
         def tenant(about: Tenant) -> dict[str, Any]:
             one = live["tenants"][about.index]
             return {

@@ -134,7 +134,7 @@ class Tenants:
     def describe(self, tenant: Tenant) -> dict[str, Any]:
         """What may be shown of a tenant; never its token."""
         used = sum(
-            memory(self._state.units[p.unit].layout)
+            memory(self._state.units[p.unit].layout, self._state.cores)
             for p in tenant.protocols.values()
             if p.instance is not None and p.unit in self._state.units
         )
@@ -169,6 +169,7 @@ class Tenants:
             "ip_protocol": protocol.ip_protocol,
             "address": protocol.address,
             "ports": list(protocol.ports),
+            "steer": protocol.steer,
             "instance": protocol.instance,
             "agent": agent.pid if agent else None,
             "contexts": protocol.contexts,
@@ -176,8 +177,7 @@ class Tenants:
             **(self._describe_unit(unit) if unit else {}),
         }
 
-    @staticmethod
-    def _describe_unit(unit: Unit) -> dict[str, Any]:
+    def _describe_unit(self, unit: Unit) -> dict[str, Any]:
         hooks = ("rx", "ring", "tx", "timer")
         return {
             "mode": unit.mode,
@@ -186,6 +186,6 @@ class Tenants:
             "cold_cycles": dict(zip(hooks, unit.cold, strict=False)),
             "warm_cycles": dict(zip(hooks, unit.warm, strict=False)),
             "maps": [m.name for m in unit.layout.maps],
-            "memory_bytes": memory(unit.layout),
+            "memory_bytes": memory(unit.layout, self._state.cores),
             "seconds": unit.seconds,
         }

@@ -13,6 +13,7 @@ import msgspec
 from chamelio import __version__
 from chamelio.files import read_bounded
 from chamelio.host.agents import Connection
+from chamelio.host.model import Protocol
 from chamelio.host.protocols import MODES, read_object
 from chamelio.host.state import Route
 from chamelio.messages import Credentials, Refusal
@@ -91,12 +92,16 @@ class LoadOptions(Arguments):
 
 
 class ProtocolLoad(OfTenant):
-    """A protocol whose object comes as a descriptor. `ports`: LOW and HIGH of the destination ports that it takes."""
+    """A protocol whose object comes as a descriptor. `ports`: LOW and HIGH of the destination ports that it takes.
+
+    `steer`: what decides which core a flow lives on.
+    """
 
     name: str
     ip_protocol: int
     ports: tuple[int, int] = (0, 65535)
     address: str | None = None
+    steer: Literal["flow", "port"] = "flow"
     options: LoadOptions = msgspec.field(default_factory=LoadOptions)
 
 
@@ -258,7 +263,8 @@ async def protocol_load(daemon: Daemon, a: ProtocolLoad, caller: Caller, fds: li
     reading = loop.run_in_executor(_readers, read_bounded, os.dup(fds[0]), limits.object_bytes)
     content = await read_object(reading, limits.read_seconds)
     options = {"mode": a.options.mode, "hardening": a.options.hardening}
-    return await daemon.protocols.load(a.tenant, a.name, content, a.ip_protocol, a.ports, a.address, options)
+    wanted = Protocol(a.name, a.ip_protocol, a.address or "", a.ports, steer=a.steer)
+    return await daemon.protocols.load(a.tenant, wanted, content, options)
 
 
 @verb("protocol.list", Some, "anybody")

@@ -1,9 +1,12 @@
 """Where a protocol's maps lie in an instance: constants of the protocol, the same for every tenant that uses it.
 
-    base -> head | private parts | guard page | region content: raw rings, shared parts
-            (engine memory)                     (memfd, the tenant maps it too)
+    base -> head | private parts | guard page | shared values | raw rings, rings
+            (engine memory, of each core)       (memfd: once      (memfd: of each core)
+                                                 for all cores)
 
-The descriptors are `struct cham_map` of fastpath/map.h.
+Every core maps its own private parts, the shared values, and its own rings, one behind the other: offsets from the base are
+the same on all cores, and code need not know how many there are. The tenant maps the shared values and all cores' rings. The
+descriptors are `struct cham_map` of fastpath/map.h.
 """
 
 from __future__ import annotations
@@ -51,7 +54,10 @@ class LayoutError(ObjectError):
 
 
 class MapLayout(msgspec.Struct, frozen=True):
-    """One map. `shared` is the offset in the region's content of its values, rings or buffers; None: private."""
+    """One map. `shared` is the offset in the region's content of its values, rings or buffers; None: private.
+
+    `per_core`: what is shared exists once for each core, `Layout.core_bytes` apart; else once for all.
+    """
 
     name: str
     kind: int
@@ -62,6 +68,7 @@ class MapLayout(msgspec.Struct, frozen=True):
     contexts: int
     context_stride: int
     shared: int | None
+    per_core: bool
     mask: int
     values: int
     index: int
@@ -89,14 +96,22 @@ class MapLayout(msgspec.Struct, frozen=True):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """A protocol's memory: bytes before the region (guard included), bytes of the region's content, and its maps."""
+    """A protocol's memory, in whole pages: before the region (guard included), shared by all cores, of each core; and its maps.
+
+    `punt` and `xmit` are the offsets of core 0's raw rings in the region's content.
+    """
 
     contexts: int
     private_bytes: int
-    region_bytes: int
+    shared_bytes: int
+    core_bytes: int
     punt: int
     xmit: int
     maps: list[MapLayout]
+
+    def region_bytes(self, cores: int = 1) -> int:
+        """Bytes of the region for so many cores."""
+        return self.shared_bytes + cores * self.core_bytes
 
     def fits(self, other: Layout) -> bool:
         """Whether instances laid out for `other` can run code that was compiled for this."""
@@ -161,12 +176,13 @@ def make_layout(maps: Sequence[MapDef], contexts: int) -> Layout:
         if len(of_kind) > 1:
             raise LayoutError(f"maps {', '.join(of_kind)}: a protocol has at most one map of kind {KIND_NAMES[kind]}; join them")
     private = _Cursor(INSTANCE_HEAD)
-    region = _Cursor(2 * RAW_RING)
-    placed: list[tuple[MapDef, dict[str, int], bool]] = []
+    once, each = _Cursor(0), _Cursor(2 * RAW_RING)  # parts of the region: of all cores, of each core
+    placed: list[tuple[MapDef, dict[str, int], bool, bool]] = []
     for m in maps:
         at = dict.fromkeys(("stride", "contexts", "context_stride", "mask", "values", "index", "keys", "free"), 0)
         shared = bool(m.attrs.get("flags", 0) & SHARED) or m.kind in (RING_IN, RING_OUT, BYTES)
-        space = region if shared else private
+        per_core = m.kind in (HASH, RING_IN, RING_OUT)
+        space = (each if per_core else once) if shared else private
         if m.kind in (ARRAY, HASH):
             at["stride"] = _up(m.value_size, 8)
             at["values"] = space.take(at["stride"] * m.max_entries)
@@ -182,27 +198,29 @@ def make_layout(maps: Sequence[MapDef], contexts: int) -> Layout:
             at["stride"] = _up(m.value_size, 8)
             at["contexts"] = contexts
             at["context_stride"] = _up(RING_HEADER + at["stride"] * m.max_entries, LINE)
-            at["values"] = region.take(at["context_stride"] * contexts)
+            at["values"] = each.take(at["context_stride"] * contexts)
             at["index"] = private.take(POSITIONS_BYTES * contexts)
         if m.kind == BYTES:
             at["stride"] = m.value_size
             at["mask"] = m.value_size - 1
-            at["values"] = region.take(m.value_size * m.max_entries)
+            at["values"] = once.take(m.value_size * m.max_entries)
         if m.kind in (TX, TIMER):
             at["index"] = private.take(WHEEL_BYTES)
             at["keys"] = private.take(NODE_BYTES * m.max_entries)
         if m.kind == DATA:
             at["stride"] = _up(m.value_size, 8)
             at["values"] = private.take(at["stride"])
-        placed.append((m, at, shared))
+        placed.append((m, at, shared, per_core))
     private_bytes = _up(private.at + PAGE, PAGE) + PAGE  # room for the colour, then a guard page
-    if private_bytes + region.at > MAX_INSTANCE:
-        raise LayoutError(f"the maps need {(private_bytes + region.at) >> 20} MiB; an instance has at most {MAX_INSTANCE >> 20}")
+    shared_bytes, core_bytes = (_up(part.at, PAGE) + PAGE if part.at else 0 for part in (once, each))  # room for the colour
+    if private_bytes + shared_bytes + core_bytes > MAX_INSTANCE:
+        need = (private_bytes + shared_bytes + core_bytes) >> 20
+        raise LayoutError(f"the maps need {need} MiB; an instance has at most {MAX_INSTANCE >> 20}")
     layouts = []
-    for m, at, shared in placed:
-        offset = at["values"] if shared else None
-        if shared:
-            at["values"] += private_bytes
+    for m, at, shared, per_core in placed:
+        offset = at["values"] + (shared_bytes if per_core else 0) if shared else None
+        if offset is not None:
+            at["values"] = private_bytes + offset
         layouts.append(
             MapLayout(
                 name=m.name,
@@ -211,8 +229,9 @@ def make_layout(maps: Sequence[MapDef], contexts: int) -> Layout:
                 value_size=m.value_size,
                 max_entries=m.max_entries,
                 shared=offset,
+                per_core=per_core,
                 initial=m.data or b"",
                 **at,
             )
         )
-    return Layout(contexts, private_bytes, _up(region.at, LINE), 0, RAW_RING, layouts)
+    return Layout(contexts, private_bytes, shared_bytes, core_bytes, shared_bytes, shared_bytes + RAW_RING, layouts)

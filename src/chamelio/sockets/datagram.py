@@ -42,7 +42,8 @@ class _Demultiplexer:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.requests: Producer = stack.region.producer("requests", stack.context)
+        region = stack.region
+        self.requests: list[Producer] = [region.producer("requests", stack.context, core) for core in range(region.cores)]
         self.taken = stack.region.column("sockets", "taken", writable=True)
         self.generations = stack.region.column("sockets", "generation")
         self.rx = stack.region.buffers("rx_bytes")
@@ -97,10 +98,17 @@ class DatagramTransport(asyncio.DatagramTransport):
     """One socket. Datagrams that find no room wait here, and the protocol is told to pause beyond the high-water mark."""
 
     def __init__(
-        self, demultiplexer: _Demultiplexer, protocol: asyncio.DatagramProtocol, socket: int, local: Address, remote: Address | None
+        self,
+        demultiplexer: _Demultiplexer,
+        protocol: asyncio.DatagramProtocol,
+        socket: int,
+        core: int,
+        local: Address,
+        remote: Address | None,
     ) -> None:
         super().__init__({"sockname": local, "peername": remote})
         self._demultiplexer, self._protocol, self._socket, self._remote = demultiplexer, protocol, socket, remote
+        self._requests = demultiplexer.requests[core]
         self.generation = int(demultiplexer.generations[socket])
         self._loop = asyncio.get_running_loop()
         self._buffer = demultiplexer.tx[socket]
@@ -149,7 +157,7 @@ class DatagramTransport(asyncio.DatagramTransport):
                 self._protocol.pause_writing()
 
     def _send(self, data: bytes, addr: Address | None) -> bool:
-        requests = self._demultiplexer.requests
+        requests = self._requests
         consumed = requests.consumed
         while self._in_flight and (consumed - self._in_flight[0][0]) & U32 < 1 << 31:
             self._freed = self._in_flight.popleft()[1]
@@ -218,7 +226,7 @@ class DatagramTransport(asyncio.DatagramTransport):
 
     async def _give_back(self) -> None:
         """Close the socket once the engine has sent what it was given; the last one closes the stack."""
-        stack, requests = self._demultiplexer.stack, self._demultiplexer.requests
+        stack, requests = self._demultiplexer.stack, self._requests
         last = requests.pos
         while not stack.closed and (last - requests.consumed) & U32:
             await asyncio.sleep(RETRY_S)
@@ -273,7 +281,8 @@ async def create_datagram_endpoint(
         raise
     demultiplexer.binding -= 1
     protocol = protocol_factory()
-    transport = DatagramTransport(demultiplexer, protocol, bound["socket"], (stack.address, bound["port"]), remote_addr)
+    local = (stack.address, bound["port"])
+    transport = DatagramTransport(demultiplexer, protocol, bound["socket"], bound["core"], local, remote_addr)
     protocol.connection_made(transport)
     demultiplexer.catch_up(transport, bound["socket"])
     return transport, protocol

@@ -18,7 +18,7 @@ import numpy as np
 from chamelio.jit.layout import Layout
 from chamelio.messages import AsyncChannel, Refusal, close_all, decode, default_run
 from chamelio.tenant.region import Region
-from chamelio.tenant.rings import Entries, RingDamaged
+from chamelio.tenant.rings import Consumer, Entries, RingDamaged
 
 BATCH = 256  # entries handled before the loop gets its turn
 
@@ -53,7 +53,7 @@ class Stack:
         self._calls = asyncio.Lock()
         self._replies: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        self._received: Any = None
+        self._received: list[Consumer] = []
         self.closed = False
         self._watch = self._loop.create_task(self._read_replies())
 
@@ -110,8 +110,8 @@ class Stack:
     # ---- receiving -----------------------------------------------------------------------------------------------------
 
     def listen(self, ring: str) -> None:
-        """Handle what arrives on an outbound ring from now on."""
-        self._received = self.region.consumer(ring, self.context)
+        """Handle what arrives on an outbound ring, from whichever core, from now on."""
+        self._received = [self.region.consumer(ring, self.context, core) for core in range(self.region.cores)]
         self._loop.add_reader(self._bell, self._rung)
         self._poll()
 
@@ -120,17 +120,21 @@ class Stack:
             if not os.read(self._bell, 4096):  # the engine held the other end
                 self.close(ConnectionResetError(errno.ECONNRESET, "the engine has gone"))
                 return
-        self._received.awake()
+        for ring in self._received:
+            ring.awake()
         self._poll()
 
     def _poll(self) -> None:
         if self.closed:
             return
         try:
-            entries = self._received.take(BATCH)
-            if len(entries):
-                self.on_entries(entries)
-            if len(entries) or not self._received.sleep():
+            worked = False
+            for ring in self._received:
+                entries = ring.take(BATCH)
+                if len(entries):
+                    worked = True
+                    self.on_entries(entries)
+            if worked or not all(ring.sleep() for ring in self._received):
                 self._loop.call_soon(self._poll)
         except RingDamaged as error:
             self.close(ConnectionResetError(errno.ECONNRESET, str(error)))

@@ -81,9 +81,8 @@ class Agent:
         self._types = value_types(obj)
         self.region = Region(attachment.region_fd, attachment.origin, attachment.layout, self._types)
         rings = {m.kind: m.name for m in attachment.layout.maps if m.kind in (RING_IN, RING_OUT)}
-        requests = self.region.producer(rings[RING_IN], 0) if RING_IN in rings else None
         low, high = attachment.about["ports"]
-        self.services = Services(self.region, attachment.address, (low, high), requests)
+        self.services = Services(self.region, attachment.address, (low, high), rings.get(RING_IN))
         self.slow_path = load_slow_path(find_folder(protocol), manifest)(self.services)
         self.runtime = Runtime(self.region, self.services, self.slow_path, rings.get(RING_OUT))
         self._control = asyncio.Lock()  # chameliod answers one request at a time
@@ -207,9 +206,12 @@ class Agent:
         for m in self._attachment.layout.maps:
             if m.shared is not None:
                 at = self._attachment.origin + m.shared + context * m.context_stride
-                places |= {f"{m.name}.at": at, f"{m.name}.stride": m.stride, f"{m.name}.entries": m.max_entries}
+                step = self._attachment.layout.core_bytes if m.per_core else 0
+                of_map = {"at": at, "stride": m.stride, "entries": m.max_entries, "core_step": step}
+                places |= {f"{m.name}.{what}": number for what, number in of_map.items()}
         return {
             "context": context,
+            "cores": self.region.cores,
             "address": self._attachment.address,
             "origin": self._attachment.origin,
             "layout": msgspec.to_builtins(self._attachment.layout),

@@ -6,6 +6,7 @@ ip_protocol = 17
 source = "udp.bpf.c"              # or: object = "udp.bpf.o"
 ports = [0, 65535]                # optional: destination ports that it takes
 slowpath = "slowpath:UdpSlowPath" # optional: module:Class, the module in the folder
+steer = "port"                    # optional: what decides which core a flow lives on, "flow" (default) or the local "port"
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import keyword
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -37,6 +38,7 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True):
     object: str | None = None
     ports: tuple[int, int] = (0, 65535)
     slowpath: str | None = None
+    steer: Literal["flow", "port"] = "flow"
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -41,11 +41,15 @@ def fast_columns(obj: Object, map_name: str) -> list[str]:
 
 
 class Region:
-    """A mapped region. `types` gives the value type of each map; the descriptor is not kept."""
+    """A mapped region. `types` gives the value type of each map; the descriptor is not kept.
+
+    Rings exist once for each of the engine's `cores`; arrays and buffers once.
+    """
 
     def __init__(self, fd: int, origin: int, layout: Layout, types: Mapping[str, np.dtype[Any]]) -> None:
         self._mapping = mmap.mmap(fd, 0)
-        self.content = memoryview(self._mapping)[origin : origin + layout.region_bytes]
+        self.cores = (len(self._mapping) - layout.shared_bytes) // layout.core_bytes
+        self.content = memoryview(self._mapping)[origin:]
         self.layout = layout
         self.types = dict(types)
         self.maps: dict[str, MapLayout] = {m.name: m for m in layout.maps}
@@ -74,21 +78,23 @@ class Region:
         m, at = self._shared(name)
         return np.ndarray((m.max_entries, m.value_size), np.uint8, self.content, at)
 
-    def consumer(self, name: str, context: int) -> Consumer:
-        """The outbound ring of a context."""
+    def consumer(self, name: str, context: int, core: int = 0) -> Consumer:
+        """The outbound ring of a context, from a core."""
         m, at = self._shared(name, RING_OUT)
-        return Consumer(self.content, at + context * m.context_stride, m.stride, m.max_entries, self.types[name])
+        at += context * m.context_stride + core * self.layout.core_bytes
+        return Consumer(self.content, at, m.stride, m.max_entries, self.types[name])
 
-    def producer(self, name: str, context: int) -> Producer:
-        """The inbound ring of a context."""
+    def producer(self, name: str, context: int, core: int = 0) -> Producer:
+        """The inbound ring of a context, to a core."""
         m, at = self._shared(name, RING_IN)
-        return Producer(self.content, at + context * m.context_stride, m.stride, m.max_entries, self.types[name])
+        at += context * m.context_stride + core * self.layout.core_bytes
+        return Producer(self.content, at, m.stride, m.max_entries, self.types[name])
 
-    def punted(self) -> Consumer:
-        """Packets that handlers gave to the slow path."""
-        return Consumer(self.content, self.layout.punt, RAW.itemsize, RAW_SLOTS, RAW)
+    def punted(self, core: int = 0) -> Consumer:
+        """Packets that handlers of a core gave to the slow path."""
+        return Consumer(self.content, self.layout.punt + core * self.layout.core_bytes, RAW.itemsize, RAW_SLOTS, RAW)
 
-    def raw_output(self) -> Producer:
-        """Packets that the slow path sends."""
+    def raw_output(self, core: int = 0) -> Producer:
+        """Packets that the slow path sends by a core."""
         assert self.layout.xmit == self.layout.punt + RAW_RING
-        return Producer(self.content, self.layout.xmit, RAW.itemsize, RAW_SLOTS, RAW)
+        return Producer(self.content, self.layout.xmit + core * self.layout.core_bytes, RAW.itemsize, RAW_SLOTS, RAW)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from chamelio.tenant.region import RAW_MAX, Array, Region
-from chamelio.tenant.rings import Producer
 
 MAX_BACKLOG = 1024  # requests and packets that wait for room in their rings; more are dropped and counted
 BATCH = 64
@@ -27,14 +26,18 @@ class RequestError(Exception):
 
 
 class Services:
-    """What a slow path may do: send packets, write ring entries for its handlers, see the values of maps."""
+    """What a slow path may do: send packets, write ring entries for its handlers, see the values of maps.
 
-    def __init__(self, region: Region, address: str, ports: tuple[int, int], requests: Producer | None) -> None:
+    `inbound` names the map whose ring 0 runs the ring hook; `cores`: how many the engine has.
+    """
+
+    def __init__(self, region: Region, address: str, ports: tuple[int, int], inbound: str | None) -> None:
         self.region, self.address, self.ports = region, address, ports
-        self._requests = requests
+        self.cores = region.cores
+        self._requests = [region.producer(inbound, 0, core) for core in range(self.cores)] if inbound else []
         self._raw = region.raw_output()
         self._packets: deque[bytes] = deque()
-        self._entries: deque[tuple[Any, ...]] = deque()
+        self._entries: list[deque[tuple[Any, ...]]] = [deque() for _ in self._requests]
         self.dropped = 0
 
     def send_packet(self, packet: bytes) -> None:
@@ -43,9 +46,9 @@ class Services:
             raise ValueError(f"a packet of {len(packet)} bytes is not within 20..{RAW_MAX}")
         self._queue(self._packets, packet)
 
-    def request(self, *entry: Any) -> None:
-        """Run the ring hook with this entry, as context 0."""
-        self._queue(self._entries, entry)
+    def request(self, *entry: Any, core: int = 0) -> None:
+        """Run the ring hook of a core with this entry, as context 0."""
+        self._queue(self._entries[core], entry)
 
     def _queue(self, queue: deque[Any], item: Any) -> None:
         if len(queue) >= MAX_BACKLOG:
@@ -61,12 +64,12 @@ class Services:
             slot["len"], slot["flags"], slot["now"], slot["hash"], slot["reserved"] = len(packet), 0, 0, 0, 0
             slot["bytes"][: len(packet)] = memoryview(packet)
             self._raw.publish()
-        if self._requests is None:
-            return not self._packets
-        while self._entries and self._requests.put(self._entries[0]):
-            self._entries.popleft()
-        waiting = self._entries or self._requests.room < self._requests.slots
-        return not (self._packets or waiting)
+        idle = not self._packets
+        for ring, entries in zip(self._requests, self._entries, strict=True):
+            while entries and ring.put(entries[0]):
+                entries.popleft()
+            idle = idle and not entries and ring.room == ring.slots
+        return idle
 
 
 class SlowPath:
@@ -101,8 +104,8 @@ class Runtime:
 
     def __init__(self, region: Region, services: Services, slow_path: SlowPath, outbound: str | None) -> None:
         self.services, self.slow_path = services, slow_path
-        self._punted = region.punted()
-        self._entries = region.consumer(outbound, 0) if outbound else None
+        self._punted = [region.punted(core) for core in range(region.cores)]
+        self._entries = [region.consumer(outbound, 0, core) for core in range(region.cores)] if outbound else []
         self._due: int | None = 0
         self.errors = 0
         self.last_error = ""
@@ -110,14 +113,16 @@ class Runtime:
     def poll(self, now: int) -> bool:
         """Handle what has arrived and what is due. True if there was anything."""
         worked = False
-        packets = self._punted.take(BATCH)
-        if len(packets):
-            worked = True
-            whole = [p["bytes"][: min(int(p["len"]), RAW_MAX)].tobytes() for p in packets]
-            self._guard(self.slow_path.on_packets, whole, now)
-        if self._entries is not None and self._entries.ready:
-            worked = True
-            self._guard(self.slow_path.on_entries, self._entries.take(BATCH), now)
+        for punted in self._punted:
+            packets = punted.take(BATCH)
+            if len(packets):
+                worked = True
+                whole = [p["bytes"][: min(int(p["len"]), RAW_MAX)].tobytes() for p in packets]
+                self._guard(self.slow_path.on_packets, whole, now)
+        for entries in self._entries:
+            if entries.ready:
+                worked = True
+                self._guard(self.slow_path.on_entries, entries.take(BATCH), now)
         if self._due is not None and now >= self._due:
             due = self._guard(self.slow_path.on_time, now)
             self._due = due if isinstance(due, int) else None
@@ -131,8 +136,7 @@ class Runtime:
 
     def sleep(self) -> bool:
         """Ask for the doorbell. False: there is something to do already."""
-        asleep = self._punted.sleep()
-        return (self._entries is None or self._entries.sleep()) and asleep
+        return all(ring.sleep() for ring in (*self._punted, *self._entries))
 
     def _guard(self, function: Any, *arguments: Any) -> Any:
         try:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from chamelio.engine.counters import instance_counts
-from chamelio.engine.engine import Engine, Instance
+from chamelio.engine.engine import Engine
+from chamelio.engine.instance import Instance
 from chamelio.jit.artifact import Options, UnitImage
 from chamelio.jit.compile import compile_unit
 from chamelio.messages import Refusal
@@ -72,9 +73,8 @@ class Resident:
         self.index = host.add_tenant(weight)
         host.bind_address(self.index, address, network)
         image = compile_virtual(content, contexts, host.hardening)
-        self.instance = host.add_instance(
-            self.index, host.load_unit(image), address, manifest.ip_protocol, network=network, ports=manifest.ports
-        )
+        how: dict[str, Any] = {"network": network, "ports": manifest.ports, "steer": manifest.steer}
+        self.instance = host.add_instance(self.index, host.load_unit(image), address, manifest.ip_protocol, **how)
         self._attachment = _Attachment(host, self.instance, self.directory)
         self.agent = Agent(self._attachment, protocol)
         self._tasks: list[asyncio.Task[None]] = []

@@ -148,13 +148,9 @@ class World:
             if end is not None and self.now >= end:
                 return until is None
             deadlines = [due for task in self._tasks if (due := task(self.now)) is not None]
-            worked = False
-            after = self.now + 1
-            for host in self.hosts:
-                if host.step(self.now):
-                    worked = True
-                    after = max(after, host.now)
-            idle = 0 if worked else idle + 1
+            busy = self._rounds()
+            idle = 0 if busy else idle + 1
+            after = max(self.now + 1, busy)
             if idle < IDLE_ROUNDS:
                 self.now = after
                 continue
@@ -166,6 +162,15 @@ class World:
                 continue
             self.now = max(after, min(deadlines) if end is None else min(*deadlines, end))
         raise RuntimeError(f"no rest within {rounds} rounds")
+
+    def _rounds(self) -> int:
+        """A round of every core that has ended its last one. When the first of those at work ends its round; 0: none works."""
+        ends = []
+        for core in (core for host in self.hosts for core in host.cores):
+            if core.busy_until > self.now or core.step(self.now):
+                core.busy_until = max(core.busy_until, core.now)
+                ends.append(core.busy_until)
+        return min(ends, default=0)
 
     def _advance(self, ns: int | None, ready: Callable[[], bool]) -> bool:
         """For the loop: let time pass. False if nothing will happen."""

@@ -275,10 +275,10 @@ static void poke(u64 at, u32 v) { __atomic_store_n((u32 *)region(at), v, __ATOMI
 /* A raw packet of the slow path, a ring entry, an index, or noise anywhere. */
 static void tenant_writes(u64 *s)
 {
-    static const u64 xmit = CHAM_RAW_RING_BYTES;
+    static const u64 punt = RAW_RINGS, xmit = RAW_RINGS + CHAM_RAW_RING_BYTES;
     u32 what = below(s, 64);
     if (what == 0) {
-        poke((below(s, 2) ? xmit : 0) + (below(s, 2) ? 64 : 0), *(u32 *)region(xmit) + edge(s));
+        poke((below(s, 2) ? xmit : punt) + (below(s, 2) ? 64 : 0), *(u32 *)region(xmit) + edge(s));
     } else if (what == 1) {
         poke(below(s, REGION_BYTES / 4) * 4u, edge(s));
     } else if (what < 12) {
@@ -316,7 +316,7 @@ static void *flipper(void *stop)
     u64 s = 77;
     u64 at = 0;
     for (u64 i = 0; !__atomic_load_n((int *)stop, __ATOMIC_RELAXED); i++) {
-        u64 slot = CHAM_RAW_RING_BYTES + 128 + below(&s, CHAM_RAW_SLOTS) * sizeof(struct cham_raw);
+        u64 slot = RAW_RINGS + CHAM_RAW_RING_BYTES + 128 + below(&s, CHAM_RAW_SLOTS) * sizeof(struct cham_raw);
         if (i % 16 == 0)
             at = below(&s, REGION_BYTES / 4) * 4u;
         poke(at, edge(&s));                     /* whatever this is */

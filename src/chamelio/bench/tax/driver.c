@@ -22,7 +22,7 @@
 
 struct setup {
     u64 secret[2];
-    u64 private_bytes, region_bytes, private_used; /* of the instance; what of it the file holds */
+    u64 private_bytes, region_bytes, raw_rings, private_used; /* of the instance; where the raw rings lie; what the file holds */
     u64 cold[CHAM_HOOKS];
     u32 n_maps, address, peer, ip_protocol, port, bytes; /* addresses and port in packet byte order; payload bytes */
     u32 received, received_stride, requests, requests_stride, rx, tx, sockets, socket_stride; /* offsets in the region */
@@ -88,7 +88,7 @@ static struct cham_instance *build(const struct setup *s, FILE *f)
     inst->protocol = s->ip_protocol;
     inst->maps = maps;
     inst->n_maps = s->n_maps;
-    inst->raw_rings = s->private_bytes;
+    inst->raw_rings = s->private_bytes + s->raw_rings;
     cham_instance_init(inst, 0);
     must_read(base + CHAM_INSTANCE_BYTES, s->private_used - CHAM_INSTANCE_BYTES, f);
     must_read(base + s->private_bytes, s->region_bytes, f);
@@ -114,8 +114,9 @@ static void open_application(const struct setup *s, u8 *region)
     app.bell = app.fd = -1;
     app.region = region;
     app.region_bytes = s->region_bytes;
-    app.received = app_ring(region + s->received, s->received_stride, UDP_RECEIVED);
-    app.requests = app_ring(region + s->requests, s->requests_stride, UDP_REQUESTS);
+    app.cores = 1;
+    app.core[0].received = app_ring(region + s->received, s->received_stride, UDP_RECEIVED);
+    app.core[0].requests = app_ring(region + s->requests, s->requests_stride, UDP_REQUESTS);
     app.rx = region + s->rx;
     app.tx = region + s->tx;
     app.sockets = region + s->sockets;

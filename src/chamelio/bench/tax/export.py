@@ -18,8 +18,9 @@ from pathlib import Path
 from chamelio import toolchain
 from chamelio.bench.tax import VARIANTS
 from chamelio.bpf.object import load_object
-from chamelio.engine.engine import Engine, Instance
+from chamelio.engine.engine import Engine
 from chamelio.engine.image import provider_object
+from chamelio.engine.instance import Instance
 from chamelio.jit import modules
 from chamelio.jit.artifact import Options, UnitImage
 from chamelio.jit.compile import compile_unit
@@ -51,8 +52,9 @@ def _snapshot(instance: Instance) -> tuple[bytes, bytes]:
     layout = instance.layout
     used = max([INSTANCE_HEAD, *(m.values for m in layout.maps if m.kind == DATA)], default=INSTANCE_HEAD)
     used = max(used, layout.private_bytes - 2 * PAGE)
-    private = instance.memory.read(INSTANCE_HEAD, used - INSTANCE_HEAD)
-    return private, instance.memory.read(layout.private_bytes, layout.region_bytes)
+    memory = instance.memory.cores[0]
+    private = memory.read(INSTANCE_HEAD, used - INSTANCE_HEAD)
+    return private, memory.read(layout.private_bytes, layout.region_bytes())
 
 
 def write_setup(path: Path, image: UnitImage, payload: int) -> None:
@@ -65,7 +67,7 @@ def write_setup(path: Path, image: UnitImage, payload: int) -> None:
             engine.attach(instance.index, context)
         types = value_types(load_object(toolchain.bpf_object(UDP)))
         region = Region(instance.region_fd, instance.origin, instance.layout, types)
-        services = Services(region, ADDRESS, (0, 65535), region.producer("requests", 0))
+        services = Services(region, ADDRESS, (0, 65535), "requests")
         UdpSlowPath(services).on_request(1, "bind", {"port": PORT})
         engine.start()
         deadline = time.monotonic() + 5
@@ -76,6 +78,7 @@ def write_setup(path: Path, image: UnitImage, payload: int) -> None:
         engine.stop()
         maps = {m.name: m for m in instance.layout.maps}
         private, content = _snapshot(instance)
+        memory = instance.memory.cores[0]
         places = []
         for name in ("received", "requests"):
             m = maps[name]
@@ -83,10 +86,11 @@ def write_setup(path: Path, image: UnitImage, payload: int) -> None:
             places += [m.shared + m.context_stride, m.stride]  # of context 1
         shared = [maps[name].shared or 0 for name in ("rx_bytes", "tx_bytes", "sockets")]
         header = struct.pack(
-            "<2Q3Q4Q",
-            *map(int, instance.memory.head["secret"][0]),
+            "<2Q4Q4Q",
+            *map(int, memory.head["secret"][0]),
             instance.layout.private_bytes,
-            instance.layout.region_bytes,
+            instance.layout.region_bytes(),
+            instance.layout.punt,
             INSTANCE_HEAD + len(private),
             *image.cold,
         )

@@ -37,6 +37,7 @@ class Socket:
     context: int
     port: int
     remote: tuple[int, int] | None
+    core: int  # which has all of its flows: they are steered by our port
 
 
 class UdpSlowPath(SlowPath):
@@ -54,19 +55,20 @@ class UdpSlowPath(SlowPath):
         """Sockets of applications of a former agent are gone with it."""
         if resumed:
             for socket in range(SOCKETS):
-                self._close(socket)
+                for core in range(self.services.cores):
+                    self._close(socket, core)
 
     # ---- requests of applications --------------------------------------------------------------------------------
 
     def on_request(self, context: int, verb: str, arguments: dict[str, Any]) -> Any:
-        """`bind {port, remote: [address, port]?}` gives `{socket, port}`; `close {socket}`."""
+        """`bind {port, remote: [address, port]?}` gives `{socket, port, core}`; `close {socket}`."""
         if verb == "bind":
             return self._bind(context, arguments.get("port", 0), arguments.get("remote"))
         if verb == "close":
             socket = arguments.get("socket")
             if not isinstance(socket, int) or socket not in self._sockets or self._sockets[socket].context != context:
                 raise RequestError("EBADF", f"socket {socket} is not one of yours")
-            self._close(socket)
+            self._close(socket, self._sockets[socket].core)
             return {}
         return super().on_request(context, verb, arguments)
 
@@ -83,10 +85,11 @@ class UdpSlowPath(SlowPath):
             raise RequestError("EACCES", f"port {port} is not within {low}..{high}, which is what this tenant has")
         if any(s.port == port and s.remote == peer for s in self._sockets.values()):
             raise RequestError("EADDRINUSE", f"port {port} is in use")
-        self._sockets[socket] = Socket(context, port, peer)
+        core = port % self.services.cores
+        self._sockets[socket] = Socket(context, port, peer, core)
         address, remote_port = peer or (0, 0)
-        self.services.request(OPEN, socket, address, remote_port, _swap(port), 0, 0, context, self._local)
-        return {"socket": socket, "port": port}
+        self.services.request(OPEN, socket, address, remote_port, _swap(port), 0, 0, context, self._local, core=core)
+        return {"socket": socket, "port": port, "core": core}
 
     def _ephemeral(self, peer: tuple[int, int] | None) -> int:
         used = {s.port for s in self._sockets.values()}
@@ -99,14 +102,15 @@ class UdpSlowPath(SlowPath):
                 return port
         raise RequestError("EADDRNOTAVAIL", "every ephemeral port is in use")
 
-    def _close(self, socket: int) -> None:
+    def _close(self, socket: int, core: int) -> None:
         self._sockets.pop(socket, None)
-        self.services.request(CLOSE, socket, 0, 0, 0, 0, 0, 0, 0)
+        self.services.request(CLOSE, socket, 0, 0, 0, 0, 0, 0, 0, core=core)
 
     def on_application_gone(self, context: int) -> None:
         """Its sockets are closed."""
-        for socket in [i for i, s in self._sockets.items() if s.context == context]:
-            self._close(socket)
+        for socket, one in list(self._sockets.items()):
+            if one.context == context:
+                self._close(socket, one.core)
 
     # ---- packets for nobody, and words about our own -------------------------------------------------------------
 
@@ -131,7 +135,7 @@ class UdpSlowPath(SlowPath):
         peer = (int.from_bytes(quoted[16:20], "little"), _swap(port))
         for socket, one in self._sockets.items():
             if (one.port, one.remote) == (local_port, peer):
-                self.services.request(ERROR, socket, 0, 0, 0, 0, HARD_ERRORS[icmp[1]], 0, 0)
+                self.services.request(ERROR, socket, 0, 0, 0, 0, HARD_ERRORS[icmp[1]], 0, 0, core=one.core)
 
     def _may_answer(self, now: int) -> bool:
         """A token bucket."""

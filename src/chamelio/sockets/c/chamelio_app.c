@@ -89,9 +89,11 @@ static int64_t place(const struct cham_app *app, const char *text, const char *m
     return value >= 0 && (uint64_t)value < app->region_bytes ? value : -1;
 }
 
-static int map_ring(struct cham_app *app, const char *text, const char *name, struct cham_app_ring *ring)
+static int map_ring(struct cham_app *app, const char *text, const char *name, uint32_t core, struct cham_app_ring *ring)
 {
     int64_t at = place(app, text, name, "at"), stride = place(app, text, name, "stride"), slots = place(app, text, name, "entries");
+    int64_t step = place(app, text, name, "core_step");
+    at = at < 0 || step < 0 ? -1 : at + step * core;
     if (at < 0 || stride <= 0 || slots <= 0 || (uint64_t)(at + 128 + stride * slots) > app->region_bytes)
         return -1;
     uint8_t *shared = app->region + at;
@@ -133,8 +135,11 @@ int cham_app_open(struct cham_app *app, const char *path)
     app->context = (uint32_t)number(text, "context");
     int64_t rx = place(app, text, "rx_bytes", "at"), tx = place(app, text, "tx_bytes", "at");
     int64_t sockets = place(app, text, "sockets", "at"), stride = place(app, text, "sockets", "stride");
-    int bad = map_ring(app, text, "received", &app->received) || map_ring(app, text, "requests", &app->requests) || rx < 0 ||
-              tx < 0 || sockets < 0 || stride < (int64_t)sizeof(struct udp_socket) || app->requests.slots != UDP_REQUESTS;
+    int64_t cores = number(text, "cores");
+    int bad = rx < 0 || tx < 0 || sockets < 0 || stride < (int64_t)sizeof(struct udp_socket) || cores < 1 || cores > CHAM_APP_CORES;
+    for (uint32_t k = 0; !bad && k < (uint32_t)cores; k++)
+        bad = map_ring(app, text, "received", k, &app->core[k].received) || map_ring(app, text, "requests", k, &app->core[k].requests) ||
+              app->core[k].requests.slots != UDP_REQUESTS;
     free(text);
     if (bad)
         return fail(app, "the agent describes another protocol than this program was built for");
@@ -142,8 +147,11 @@ int cham_app_open(struct cham_app *app, const char *path)
     app->tx = app->region + tx;
     app->sockets = app->region + sockets;
     app->socket_stride = (uint32_t)stride;
-    app->received.pos = *app->received.cons;
-    app->requests.pos = app->reaped = *app->requests.prod;
+    app->cores = (uint32_t)cores;
+    for (uint32_t k = 0; k < app->cores; k++) {
+        app->core[k].received.pos = *app->core[k].received.cons;
+        app->core[k].requests.pos = app->core[k].reaped = *app->core[k].requests.prod;
+    }
     return 0;
 }
 
@@ -158,8 +166,10 @@ int cham_app_bind(struct cham_app *app, unsigned port, const char *peer, unsigne
     errno = 0;
     if (!text)
         return fail(app, "the agent has gone");
-    int64_t id = strstr(text, "\"error\"") ? -1 : number(text, "socket");
-    if (id < 0 || id >= UDP_SOCKETS) {
+    int64_t id = strstr(text, "\"error\"") ? -1 : number(text, "socket"), core = number(text, "core");
+    if (id >= 0 && id < UDP_SOCKETS && core >= 0 && core < app->cores) {
+        app->home[id] = (uint32_t)core;
+    } else {
         snprintf(app->error, sizeof app->error, "the port cannot be bound: %.200s", text);
         id = -1;
     }
@@ -172,9 +182,8 @@ int cham_app_bind(struct cham_app *app, unsigned port, const char *peer, unsigne
 static uint32_t load(const volatile uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static void store(volatile uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
 
-int cham_app_receive(struct cham_app *app, struct cham_app_datagram *d)
+static int receive_from(struct cham_app *app, struct cham_app_ring *r, struct cham_app_datagram *d)
 {
-    struct cham_app_ring *r = &app->received;
     while (load(r->prod) != r->pos) {
         struct udp_received e;
         memcpy(&e, r->entries + (uint64_t)(r->pos % r->slots) * r->stride, sizeof e);
@@ -199,6 +208,17 @@ int cham_app_receive(struct cham_app *app, struct cham_app_datagram *d)
     return 0;
 }
 
+int cham_app_receive(struct cham_app *app, struct cham_app_datagram *d)
+{
+    for (uint32_t k = 0; k < app->cores; k++) {
+        struct cham_app_ring *r = &app->core[app->next_core].received;
+        app->next_core = app->next_core + 1 < app->cores ? app->next_core + 1 : 0;
+        if (receive_from(app, r, d))
+            return 1;
+    }
+    return 0;
+}
+
 void cham_app_done(struct cham_app *app, const struct cham_app_datagram *d)
 {
     struct udp_socket *s = (void *)(app->sockets + (uint64_t)d->socket * app->socket_stride);
@@ -207,10 +227,11 @@ void cham_app_done(struct cham_app *app, const struct cham_app_datagram *d)
 
 int cham_app_send(struct cham_app *app, int socket, uint32_t address, uint16_t port, const void *payload, uint32_t len)
 {
-    struct cham_app_ring *r = &app->requests;
-    uint32_t cons = load(r->cons);
-    for (; app->reaped != cons; app->reaped++)
-        app->tx_free[app->owners[app->reaped % UDP_REQUESTS]] = app->ends[app->reaped % UDP_REQUESTS];
+    uint32_t core = app->home[socket];
+    struct cham_app_ring *r = &app->core[core].requests;
+    uint32_t *ends = app->core[core].ends, *owners = app->core[core].owners, *reaped = &app->core[core].reaped, cons = load(r->cons);
+    for (; *reaped != cons; ++*reaped)
+        app->tx_free[owners[*reaped % UDP_REQUESTS]] = ends[*reaped % UDP_REQUESTS];
     uint32_t *pos = app->tx_pos + socket;
     if (r->pos - cons >= r->slots || *pos - app->tx_free[socket] + len > UDP_BUFFER || len > UDP_PAYLOAD_MAX)
         return 0;
@@ -221,26 +242,28 @@ int cham_app_send(struct cham_app *app, int socket, uint32_t address, uint16_t p
     struct udp_request e = {.kind = UDP_SEND, .socket = (uint32_t)socket, .address = address, .port = port, .pos = *pos, .len = len};
     memcpy(r->entries + (uint64_t)(r->pos % r->slots) * r->stride, &e, sizeof e);
     *pos += len;
-    app->ends[r->pos % UDP_REQUESTS] = *pos;
-    app->owners[r->pos % UDP_REQUESTS] = (uint32_t)socket;
+    ends[r->pos % UDP_REQUESTS] = *pos;
+    owners[r->pos % UDP_REQUESTS] = (uint32_t)socket;
     store(r->prod, ++r->pos);
     return 1;
 }
 
 void cham_app_wait(struct cham_app *app, int milliseconds)
 {
-    struct cham_app_ring *r = &app->received;
-    store(r->wait, 1);
+    int ready = 0;
+    for (uint32_t k = 0; k < app->cores; k++)
+        store(app->core[k].received.wait, 1);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (load(r->prod) == r->pos) {
-        struct pollfd watched = {app->bell, POLLIN, 0};
-        if (poll(&watched, 1, milliseconds) > 0) {
-            uint8_t rung[256];
-            while (read(app->bell, rung, sizeof rung) > 0)
-                ;
-        }
+    for (uint32_t k = 0; k < app->cores; k++)
+        ready |= load(app->core[k].received.prod) != app->core[k].received.pos;
+    struct pollfd watched = {app->bell, POLLIN, 0};
+    if (!ready && poll(&watched, 1, milliseconds) > 0) {
+        uint8_t rung[256];
+        while (read(app->bell, rung, sizeof rung) > 0)
+            ;
     }
-    store(r->wait, 0);
+    for (uint32_t k = 0; k < app->cores; k++)
+        store(app->core[k].received.wait, 0);
 }
 
 int cham_app_alive(struct cham_app *app)

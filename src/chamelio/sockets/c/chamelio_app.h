@@ -7,7 +7,7 @@
  *     cham_app_send(&app, s, address, port, payload, len);       0: no room yet
  *     cham_app_wait(&app, milliseconds);                         sleeps on the doorbell unless something is there
  *
- * One thread, one context. Addresses and ports are in network byte order.
+ * One thread, one context, rings to and from each of the engine's cores. Addresses and ports are in network byte order.
  */
 #ifndef CHAMELIO_APP_H
 #define CHAMELIO_APP_H
@@ -15,6 +15,8 @@
 #include <stdint.h>
 
 #include "../../protocols/udp/udp.h"
+
+#define CHAM_APP_CORES 8
 
 struct cham_app_ring {
     volatile uint32_t *prod, *cons, *wait;
@@ -27,12 +29,17 @@ struct cham_app {
     uint32_t context;
     uint8_t *region;
     uint64_t region_bytes;
-    struct cham_app_ring received, requests;
+    uint32_t cores;
+    struct {
+        struct cham_app_ring received, requests;
+        uint32_t ends[UDP_REQUESTS], owners[UDP_REQUESTS], reaped; /* per request in the ring: end of its payload, its socket */
+    } core[CHAM_APP_CORES];
+    uint32_t next_core; /* whose ring is looked at first, so that none starves */
+    uint32_t home[UDP_SOCKETS]; /* the core that has a socket's flows */
     uint8_t *rx, *tx, *sockets;
     uint32_t socket_stride;
     uint32_t tx_pos[UDP_SOCKETS];  /* end of what was written to each send buffer */
     uint32_t tx_free[UDP_SOCKETS]; /* everything before this was sent */
-    uint32_t ends[UDP_REQUESTS], owners[UDP_REQUESTS], reaped; /* per request in the ring: end of its payload, its socket */
     char error[256];
 };
 
