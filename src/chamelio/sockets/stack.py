@@ -13,11 +13,10 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import msgspec
-import numpy as np
 
 from chamelio.jit.layout import Layout
 from chamelio.messages import AsyncChannel, Refusal, close_all, decode, default_run
-from chamelio.tenant.region import Region
+from chamelio.tenant.region import Region, type_of
 from chamelio.tenant.rings import Consumer, Entries, RingDamaged
 
 BATCH = 256  # entries handled before the loop gets its turn
@@ -43,9 +42,9 @@ class Stack:
         self.context: int = about["context"]
         self.address: str = about["address"]
         layout = msgspec.convert(about["layout"], Layout)
-        types = {name: np.dtype(form) for name, form in about["types"].items()}
+        types = {name: type_of(form) for name, form in about["types"].items()}
         region_fd, self._bell = fds
-        self.region = Region(region_fd, about["origin"], layout, types)
+        self.region = Region(region_fd, about["origin"], layout, types, about["slow"])
         os.close(region_fd)
         self.listeners: set[Listener] = set()
         self.on_entries: Callable[[Entries], None] = lambda entries: None

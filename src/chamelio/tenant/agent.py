@@ -29,7 +29,7 @@ from chamelio.jit.layout import RING_IN, RING_OUT, Layout
 from chamelio.messages import AsyncChannel, Refusal, close_all, decode
 from chamelio.tenant.attachment import REATTACH_S, TRANSIENT, Attachment, attach
 from chamelio.tenant.folder import Manifest, find_folder, read_protocol
-from chamelio.tenant.region import Region, value_types
+from chamelio.tenant.region import Region, plain_type, slow_columns, value_types
 from chamelio.tenant.runtime import RequestError, Runtime, Services, SlowPath
 
 MAX_APPLICATIONS = 64
@@ -79,7 +79,8 @@ class Agent:
         manifest, content = read_protocol(protocol)
         obj = load_object(content, manifest.name)
         self._types = value_types(obj)
-        self.region = Region(attachment.region_fd, attachment.origin, attachment.layout, self._types)
+        self._slow = slow_columns(obj)
+        self.region = Region(attachment.region_fd, attachment.origin, attachment.layout, self._types, self._slow)
         rings = {m.kind: m.name for m in attachment.layout.maps if m.kind in (RING_IN, RING_OUT)}
         low, high = attachment.about["ports"]
         self.services = Services(self.region, attachment.address, (low, high), rings.get(RING_IN))
@@ -215,19 +216,10 @@ class Agent:
             "address": self._attachment.address,
             "origin": self._attachment.origin,
             "layout": msgspec.to_builtins(self._attachment.layout),
-            "types": {name: msgspec.json.decode(msgspec.json.encode(_plain(t))) for name, t in self._types.items()},
+            "types": {name: plain_type(t) for name, t in self._types.items()},
+            "slow": self._slow,
             "places": places,
         }
-
-
-def _plain(dtype: Any) -> dict[str, Any]:
-    """A structured dtype as plain values that numpy.dtype takes back."""
-    return {
-        "names": list(dtype.names),
-        "formats": [dtype.fields[n][0].str for n in dtype.names],
-        "offsets": [dtype.fields[n][1] for n in dtype.names],
-        "itemsize": dtype.itemsize,
-    }
 
 
 def listen(path: Path) -> socket.socket:

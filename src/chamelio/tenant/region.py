@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,28 +30,100 @@ def value_types(obj: Object) -> dict[str, np.dtype[Any]]:
     return {m.name: btf.dtype(m.value_type) for m in obj.maps if m.value_type is not None}
 
 
-def fast_columns(obj: Object, map_name: str) -> list[str]:
-    """Fields of a map's value that handlers write: those not tagged "slow"."""
-    found = next(m for m in obj.maps if m.name == map_name)
-    if obj.btf is None or found.value_type is None:
-        return []
-    tags = obj.btf.decl_tags(obj.btf.resolve_id(found.value_type))
-    names = obj.btf.dtype(found.value_type).names or ()
-    return [name for name in names if "slow" not in tags.get(name, [])]
+def slow_columns(obj: Object) -> dict[str, list[str]]:
+    """Per map the fields of its value that the slow path and applications write: those tagged CHAM_SLOW."""
+    btf = obj.btf
+    if btf is None:
+        return {}
+    found = {}
+    for m in obj.maps:
+        if m.value_type is not None:
+            tags = btf.decl_tags(btf.resolve_id(m.value_type))
+            found[m.name] = [name for name in btf.dtype(m.value_type).names or () if "slow" in tags.get(name, [])]
+    return found
+
+
+def plain_type(dtype: np.dtype[Any]) -> Any:
+    """A dtype as plain values, for `type_of` on the other side."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return {"base": plain_type(base), "shape": list(shape)}
+    if dtype.fields is None or dtype.names is None:
+        return dtype.str
+    fields = [dtype.fields[name] for name in dtype.names]
+    return {
+        "names": list(dtype.names),
+        "formats": [plain_type(f[0]) for f in fields],
+        "offsets": [f[1] for f in fields],
+        "itemsize": dtype.itemsize,
+    }
+
+
+def type_of(plain: Any) -> np.dtype[Any]:
+    """The dtype that `plain_type` has made plain."""
+    if isinstance(plain, str):
+        return np.dtype(plain)
+    if "base" in plain:
+        return np.dtype((type_of(plain["base"]), tuple(plain["shape"])))
+    form: Any = {**plain, "formats": [type_of(form) for form in plain["formats"]]}
+    dtype: np.dtype[Any] = np.dtype(form)
+    return dtype
+
+
+class Values(Array):
+    """Values of a shared map: a structured array in which only the columns that are ours to write are writable.
+
+    `values["cwnd"] = x` and `values["cwnd"][rows] = x` write a slow column; other columns, and rows as a whole, are read-only.
+    A slice is again such an array; rows chosen by a mask or a list are a copy, as everywhere in NumPy.
+    """
+
+    _writable: Array
+    _slow: frozenset[str]
+
+    def __new__(cls, content: memoryview, at: int, shape: tuple[int, ...], strides: tuple[int, ...],
+                dtype: np.dtype[Any], slow: frozenset[str]) -> Values:  # fmt: skip
+        """A view of `content`."""
+        self = super().__new__(cls, shape, dtype, content, at, strides)
+        self.flags.writeable = False
+        self._writable, self._slow = np.ndarray(shape, dtype, content, at, strides), slow
+        return self
+
+    def __array_finalize__(self, source: Any) -> None:
+        """Whatever NumPy derives from this array by itself is read-only."""
+        self._slow = frozenset()
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return self._writable[key] if key in self._slow else self.view(np.ndarray)[key]
+        if isinstance(key, slice) and self._slow:
+            part: Any = super().__getitem__(key)
+            part._writable, part._slow = self._writable[key], self._slow
+            return part
+        return self.view(np.ndarray)[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not (isinstance(key, str) and key in self._slow):
+            what = f"field {key!r} is" if isinstance(key, str) else "whole rows are"
+            own = ", ".join(sorted(self._slow)) or "none"
+            raise ValueError(f"{what} the handlers' to write; fields tagged CHAM_SLOW are ours: {own}")
+        self._writable[key] = value
 
 
 class Region:
-    """A mapped region. `types` gives the value type of each map; the descriptor is not kept.
+    """A mapped region. `types` gives the value type of each map, `slow` the fields that are ours to write; `fd` is not kept.
 
     Rings exist once for each of the engine's `cores`; arrays and buffers once.
     """
 
-    def __init__(self, fd: int, origin: int, layout: Layout, types: Mapping[str, np.dtype[Any]]) -> None:
+    def __init__(
+        self, fd: int, origin: int, layout: Layout, types: Mapping[str, np.dtype[Any]], slow: Mapping[str, Collection[str]]
+    ) -> None:
         self._mapping = mmap.mmap(fd, 0)
         self.cores = (len(self._mapping) - layout.shared_bytes) // layout.core_bytes
         self.content = memoryview(self._mapping)[origin:]
         self.layout = layout
         self.types = dict(types)
+        self.slow = {name: frozenset(fields) for name, fields in slow.items()}
         self.maps: dict[str, MapLayout] = {m.name: m for m in layout.maps}
 
     def _shared(self, name: str, *kinds: int) -> tuple[MapLayout, int]:
@@ -62,15 +134,21 @@ class Region:
             raise KeyError(f"map {name} has no such shared part")
         return m, m.shared
 
-    def values(self, name: str) -> Array:
-        """The values of a shared map, one row per index: what the tenant writes handlers see at once."""
+    def values(self, name: str) -> Values:
+        """The values of a shared map, one row per index. What we write handlers see at once; what they write is read-only."""
         m, at = self._shared(name)
-        return np.ndarray((m.max_entries,), self.types[name], self.content, at, (m.stride,))
+        slow = self.slow.get(name, frozenset())
+        return Values(self.content, at, (m.max_entries,), (m.stride,), self.types[name], slow)
 
     def column(self, name: str, field: str, *, writable: bool = False) -> Array:
-        """One field of all values of a shared map. Only its one writer asks for it writable."""
-        view: Array = self.values(name)[field]
-        view.flags.writeable = writable
+        """One field of all values of a shared map. Only its one writer gets it writable: ValueError for a handlers' field."""
+        values = self.values(name)
+        if writable and field not in self.slow.get(name, ()):
+            raise ValueError(f"field {field!r} of map {name} is the handlers' to write; tag it CHAM_SLOW if it is to be ours")
+        view: Array = values[field]
+        if not writable:
+            view = view.view()
+            view.flags.writeable = False
         return view
 
     def buffers(self, name: str) -> Array:

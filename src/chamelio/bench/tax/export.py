@@ -66,7 +66,7 @@ def write_setup(path: Path, image: UnitImage, payload: int) -> None:
         for context in range(CONTEXTS):
             engine.attach(instance.index, context)
         types = value_types(load_object(toolchain.bpf_object(UDP)))
-        region = Region(instance.region_fd, instance.origin, instance.layout, types)
+        region = Region(instance.region_fd, instance.origin, instance.layout, types, {})
         services = Services(region, ADDRESS, (0, 65535), "requests")
         UdpSlowPath(services).on_request(1, "bind", {"port": PORT})
         engine.start()

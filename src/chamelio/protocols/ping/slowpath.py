@@ -13,13 +13,12 @@ class PingSlowPath(SlowPath):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self.totals = services.region.values("totals")
-        self.muted = services.region.column("totals", "muted", writable=True)
 
     def on_request(self, context: int, verb: str, arguments: dict[str, Any]) -> Any:
         """`totals` gives what the handlers have counted; `mute {on}` stops and starts answering."""
         if verb == "totals":
             return {name: int(self.totals[name][0]) for name in ("answered", "ignored", "muted")}
         if verb == "mute":
-            self.muted[0] = bool(arguments.get("on", True))
+            self.totals["muted"][0] = bool(arguments.get("on", True))
             return {}
         return super().on_request(context, verb, arguments)
