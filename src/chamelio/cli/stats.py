@@ -66,8 +66,16 @@ def totals(now: dict[str, Any]) -> str:
         for protocol, one in tenant["protocols"].items()
         for event, n in one["events"].items()
     ]
+    errors = [
+        [name, f"{protocol}: reason {reason}", n]
+        for name, tenant in now["tenants"].items()
+        for protocol, one in tenant["protocols"].items()
+        for reason, n in one.get("reasons", {}).items()
+    ]
     if lost:
         parts.append(table(("tenant", "dropped because", "packets"), lost))
+    if errors:
+        parts.append(table(("tenant", "handlers' errors", "times"), errors))
     if events:
         parts.append(table(("tenant", "event", "times"), events))
     if now.get("ports"):
