@@ -146,6 +146,24 @@ def test_arithmetic_holds_every_result_at_length(name: str, bits: int) -> None:
     check_arithmetic(name, bits, 200_000)
 
 
+@pytest.mark.parametrize("bits", [64, 32])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_hard_bound_holds_for_values_that_the_branches_rule_out(name: str, bits: int) -> None:
+    """Operands need keep to nothing but their own hard bounds, as on a mispredicted branch."""
+    op, off = OPERATIONS[name]
+    insn = Insn((bpf.ALU64 if bits == 64 else bpf.ALU) | op | bpf.X, 0, 1, off, 0)
+    r = random.Random(f"hard {name} {bits}")
+    for _ in range(2_000):
+        words = [r.getrandbits(r.randint(0, 64)), r.choice([0, 1, 7, 8, 31, 32, 63, 255, U64])]
+        r.shuffle(words)
+        bounds = [min(U64, w + r.choice([0, 0, 3, 1 << 20])) for w in words]
+        narrowed = [scalar.settle(0, U64, 0, r.randrange(h + 1), S64_MIN, S64_MAX, 0, h) for h in bounds]
+        assert None not in narrowed
+        operands = [scalar.const(w) if r.random() < 0.3 else n for w, n in zip(words, narrowed, strict=True)]
+        result = scalar.arithmetic(op, bits, *operands, off)  # type: ignore[arg-type]
+        assert alu(insn, *words) <= result.hard, (words, operands, result)
+
+
 @pytest.mark.parametrize("bits", [8, 16, 32])
 def test_truncation_and_sign_extension_hold_every_result(bits: int) -> None:
     move = {8: 8, 16: 16, 32: 32}[bits]

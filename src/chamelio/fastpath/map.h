@@ -41,6 +41,8 @@ CHAM_INLINE u64 cham_nospec(u64 index, u64 bound)
 {
     if (!cham_cfg_hardening)
         return index;
+    if (bound == 1) /* a constant of the map */
+        return 0;
     __asm__("" : "+r"(index)); /* hides the outcome of the branch: otherwise the mask folds away */
     return index & (u64)((s64)(index - bound) >> 63);
 }

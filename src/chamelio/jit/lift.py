@@ -17,6 +17,7 @@ from chamelio.bpf.object import Object
 from chamelio.verify import Access, Proof
 from chamelio.verify.catalogue import HELPERS, PACKET_MAX
 from chamelio.verify.cost import insn_cost
+from chamelio.verify.proof import Mask
 
 STACK = 512
 FRAME_ROOM = 1984  # bytes of a frame from the IP header on (fastpath/frame.h)
@@ -252,8 +253,9 @@ class _Function:
                     result = self.value(f"sext i{insn.off} {low} to i{bits}") if insn.off < bits else low
             else:
                 target = self.narrow(self.get(insn.dst), bits)
-                if self.env.harden and pc in self.proof.add_umax:
-                    operand = self.nospec(operand, self.proof.add_umax[pc])
+                if self.env.harden and pc in self.proof.masks:
+                    mask = self.proof.masks[pc]
+                    target, operand = (target, self.held(operand, mask)) if mask.source else (self.held(target, mask), operand)
                 result = self.arithmetic(op, bits, target, operand, bool(insn.off))
         self.set(insn.dst, self.wide(result, bits))
         if known is not None:
@@ -300,7 +302,7 @@ class _Function:
         access = self.proof.accesses[pc]
         if access.region == "ctx" and access.fixed is not None:
             return self.value(f"getelementptr i8, ptr %turn, i64 {access.fixed}"), access
-        masked_before = access.bounded and access.hi + access.size <= FRAME_ROOM
+        masked_before = self.proof.all_masked and access.hi + access.size <= FRAME_ROOM
         if access.region == "packet" and access.fixed is None and self.env.harden and not masked_before:
             return self.masked_packet_address(reg, offset, access), access
         return self.pointer(reg, offset), access
@@ -311,6 +313,13 @@ class _Function:
         start = self.value(f"ptrtoint ptr {data} to i64")
         at = self.value(f"sub i64 {self.value(f'ptrtoint ptr {self.pointer(reg, offset)} to i64')}, {start}")
         return self.value(f"getelementptr i8, ptr {data}, i64 {self.nospec(at, access.hi)}")
+
+    def held(self, number: str, mask: Mask) -> str:
+        """A number that is added to a pointer, held within its bounds on mispredicted branches too."""
+        if mask.low == 0:
+            return self.nospec(number, mask.high)
+        above = self.nospec(self.value(f"sub i64 {number}, {mask.low}"), mask.high - mask.low)
+        return self.value(f"add i64 {above}, {mask.low}")
 
     def nospec(self, index: str, most: int) -> str:
         """`index`, which is at most `most`, or 0 where it is more because a branch was mispredicted (`cham_nospec`)."""

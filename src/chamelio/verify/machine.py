@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
@@ -13,7 +13,7 @@ from chamelio.jit.layout import RING_IN, SHARED
 from chamelio.verify import scalar as s
 from chamelio.verify.catalogue import HELPERS, PACKET_MAX, Arg, Context, Helper
 from chamelio.verify.cost import COPY_BYTES, LINE, MISS, insn_cost
-from chamelio.verify.proof import Access
+from chamelio.verify.proof import Access, Mask
 from chamelio.verify.scalar import UNKNOWN, Scalar, const
 from chamelio.verify.values import NOTHING, STACK_BYTES, Pointer, State, Value
 
@@ -35,19 +35,14 @@ class Facts:
     accesses: dict[int, Access] = field(default_factory=dict)
     reached: set[int] = field(default_factory=set)
     map_args: dict[int, int] = field(default_factory=dict)
-    add_umax: dict[int, int] = field(default_factory=dict)  # per addition of a register to a pointer: the most that it can add
+    masks: dict[int, Mask] = field(default_factory=dict)  # additions of a number to a pointer: what the number can be
+    soft: set[int] = field(default_factory=set)  # of these, those whose bounds rest on a branch
     unmaskable: set[int] = field(default_factory=set)  # additions that are something else on some path
     stack_depth: int = 0
 
-    def masks(self) -> dict[int, int]:
-        """Additions whose operand the compiler may mask, with the most that it can be."""
-        return {pc: most for pc, most in self.add_umax.items() if pc not in self.unmaskable}
-
-    def settled_accesses(self) -> dict[int, Access]:
-        """All accesses. Where a mask was hoped for and cannot be, no address counts as bounded by masks."""
-        if not self.unmaskable & self.add_umax.keys():
-            return self.accesses
-        return {pc: replace(access, bounded=False) for pc, access in self.accesses.items()}
+    def settled_masks(self) -> dict[int, Mask]:
+        """The additions that the compiler is to mask."""
+        return {pc: mask for pc, mask in self.masks.items() if pc in self.soft and pc not in self.unmaskable}
 
 
 class Machine:
@@ -154,15 +149,22 @@ class Machine:
             raise Refused(
                 "V108", "arithmetic on a value that may be NULL", "the result of the lookup has not been compared with NULL"
             )
+        if self.insns[pc].op & bpf.X:
+            self._mask(pc, operand, source=not swapped)
         if op == bpf.SUB:
             operand = s.sub(const(0), operand)
-        if self.insns[pc].op & bpf.X:
-            if op == bpf.ADD and not swapped and operand.smin >= 0:
-                self.facts.add_umax[pc] = max(self.facts.add_umax.get(pc, 0), operand.smax)
-            else:
-                self.facts.unmaskable.add(pc)
-                target = target._replace(loose=target.loose or operand.const is None)
         return self._offset(state, target, operand)
+
+    def _mask(self, pc: int, number: Scalar, *, source: bool) -> None:
+        """Note what an instruction adds to a pointer, for the compiler to hold it to that on mispredicted branches too."""
+        old = self.facts.masks.get(pc)
+        if old is not None and old.source != source:
+            self.facts.unmaskable.add(pc)
+        low, high = (min(old.low, number.smin), max(old.high, number.smax)) if old else (number.smin, number.smax)
+        self.facts.masks[pc] = Mask(low, high, source)
+        known = number.const is not None and number.hard == number.value
+        if not known and not (number.smin >= 0 and number.hard <= number.smax):
+            self.facts.soft.add(pc)
 
     @staticmethod
     def _offset(state: State, pointer: Pointer, by: Scalar) -> Pointer:
@@ -258,8 +260,7 @@ class Machine:
                     )  # fmt: skip
                 self.facts.accesses[pc] = Access("several", None, None, low, high, size, shared or old.shared)
                 return
-        bounded = not p.loose and (old is None or old.bounded)
-        self.facts.accesses[pc] = Access(p.region, p.map, fixed, low, high, size, shared, bounded)  # type: ignore[arg-type]
+        self.facts.accesses[pc] = Access(p.region, p.map, fixed, low, high, size, shared)  # type: ignore[arg-type]
 
     def _bounds(self, code: str, p: Pointer, size: int, limit: int, what: str) -> None:
         low, high = p.off + p.vmin, p.off + p.vmax + size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from chamelio.bpf.object import Program
 
@@ -16,9 +16,7 @@ class Access:
 
     `fixed`: the offset from the region's start (stack: from the frame's top) where it is the same on all paths, else None;
     `region` "several": a map's value, the entry, the packet or global data, by the path (never the stack or the context).
-    `lo`..`hi`: proven range of the first byte's offset; `shared`: others may write there, so it is lifted volatile;
-    `bounded`: every variable part of the address is masked where it is added (`Proof.add_umax`), so `hi` holds even on
-    mispredicted branches.
+    `lo`..`hi`: proven range of the first byte's offset; `shared`: others may write there, so it is lifted volatile.
     """
 
     region: Region
@@ -28,7 +26,14 @@ class Access:
     hi: int
     size: int
     shared: bool
-    bounded: bool = False
+
+
+class Mask(NamedTuple):
+    """What an instruction adds to a pointer, or subtracts, is within low..high; `source`: it is the source operand."""
+
+    low: int
+    high: int
+    source: bool
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Proof:
     """An accepted program.
 
     `reached`: slots that some path reaches, all others must not be compiled; `map_args`: per helper call the map in its
-    arguments; `add_umax`: per addition of an unknown scalar to a pointer, the most that the scalar can be; `loops`: per
+    arguments; `masks`: additions of a number to a pointer whose bounds rest on branches; where all of these can be masked
+    (`all_masked`), accesses keep within `lo`..`hi` on mispredicted branches too; `loops`: per
     backward jump how often exploration followed it.
     """
 
@@ -51,7 +57,8 @@ class Proof:
     steps: int
     states: int
     loops: dict[int, int] = field(default_factory=dict)
-    add_umax: dict[int, int] = field(default_factory=dict)
+    masks: dict[int, Mask] = field(default_factory=dict)
+    all_masked: bool = True
 
 
 @dataclass(frozen=True)

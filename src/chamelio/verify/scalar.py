@@ -2,6 +2,7 @@
 
 A value x is described by `Scalar(value, mask, umin, umax, smin, smax)`: x & ~mask == value, umin <= x <= umax, and
 smin <= signed(x) <= smax. Operations return a description of every possible result; what cannot be said is left wide.
+`hard` is the most that x can be whatever branches have said: x & 15 is at most 15 even where a branch was mispredicted.
 Known bits after Vishwanathan et al., "Sound, Precise, and Fast Abstract Interpretation with Tristate Numbers" (CGO 2022).
 """
 
@@ -26,6 +27,7 @@ class Scalar(NamedTuple):
     smin: int
     smax: int
     ident: int = 0
+    hard: int = U64
 
     @property
     def const(self) -> int | None:
@@ -40,7 +42,7 @@ def const(x: int) -> Scalar:
     """Exactly x (any sign)."""
     x &= U64
     s = x - 2**64 if x >> 63 else x
-    return Scalar(x, 0, x, x, s, s)
+    return Scalar(x, 0, x, x, s, s, 0, x)
 
 
 def unsigned(low: int, high: int) -> Scalar:
@@ -60,7 +62,7 @@ def tnum_range(low: int, high: int) -> tuple[int, int]:
     return low & ~mask & U64, mask
 
 
-def settle(value: int, mask: int, umin: int, umax: int, smin: int, smax: int, ident: int = 0) -> Scalar | None:
+def settle(value: int, mask: int, umin: int, umax: int, smin: int, smax: int, ident: int = 0, hard: int = U64) -> Scalar | None:
     """Let bits and intervals narrow each other. None: no such value exists."""
     for _ in range(3):
         before = (value, mask, umin, umax, smin, smax)
@@ -84,7 +86,7 @@ def settle(value: int, mask: int, umin: int, umax: int, smin: int, smax: int, id
         value, mask = (value | v) & ~(mask & m) & U64, mask & m
         if (value, mask, umin, umax, smin, smax) == before:
             break
-    return Scalar(value, mask, umin, umax, smin, smax, ident)
+    return Scalar(value, mask, umin, umax, smin, smax, ident, hard)
 
 
 def _made(value: int, mask: int, umin: int, umax: int, smin: int = S64_MIN, smax: int = S64_MAX) -> Scalar:
@@ -102,6 +104,7 @@ def covers(old: Scalar, new: Scalar) -> bool:
         and new.smax <= old.smax
         and new.mask & ~old.mask == 0
         and (old.value ^ new.value) & ~old.mask & U64 == 0
+        and new.hard <= old.hard
     )
 
 
@@ -220,10 +223,10 @@ def truncate(a: Scalar, bits: int) -> Scalar:
     """The low bits, zero-extended."""
     low = (1 << bits) - 1
     if a.umax <= low:
-        return a
+        return a if a.hard <= low else a._replace(hard=low)
     inside = a.umin >> bits == a.umax >> bits  # the upper part is the same for all
     umin, umax = (a.umin & low, a.umax & low) if inside else (0, low)
-    return _made(a.value & low, a.mask & low, umin, umax)
+    return _made(a.value & low, a.mask & low, umin, umax)._replace(hard=min(a.hard, low))
 
 
 def extend_sign(a: Scalar, bits: int) -> Scalar:
@@ -231,12 +234,12 @@ def extend_sign(a: Scalar, bits: int) -> Scalar:
     half, low = 1 << (bits - 1), (1 << bits) - 1
     t = truncate(a, bits)
     if t.umax < half:
-        return t
+        return t if t.hard < half else t._replace(hard=U64)
     if t.umin >= half:
         high = U64 & ~low
         return _made(t.value | high, t.mask & low, t.umin | high, t.umax | high)
     if a.smin >= -half and a.smax < half:
-        return a
+        return a._replace(hard=U64)
     return _made(0, U64, 0, U64, -half, half - 1)
 
 
@@ -244,7 +247,7 @@ def swap_bytes(a: Scalar, bits: int) -> Scalar:
     """Byte order of the low bits reversed, zero-extended."""
     n = bits // 8
     value, mask = (int.from_bytes((x & (1 << bits) - 1).to_bytes(n, "little"), "big") for x in (a.value, a.mask))
-    return _made(value, mask, value, value | mask)
+    return _made(value, mask, value, value | mask)._replace(hard=(1 << bits) - 1)
 
 
 def _signed_div_mod(op: int, a: Scalar, b: Scalar, bits: int) -> Scalar:
@@ -264,11 +267,37 @@ def arithmetic(op: int, bits: int, a: Scalar, b: Scalar, offset: int = 0) -> Sca
     if bits == 32:
         a, b = truncate(a, 32), truncate(b, 32)
     if op in (bpf.LSH, bpf.RSH, bpf.ARSH):
-        return _shift(op, bits, a, b)
-    if op in (bpf.DIV, bpf.MOD) and offset:
-        return _signed_div_mod(op, a, b, bits)
-    result = _PLAIN[op](a, b)
-    return truncate(result, 32) if bits == 32 else result
+        result = _shift(op, bits, a, b)
+    elif op in (bpf.DIV, bpf.MOD) and offset:
+        return _signed_div_mod(op, a, b, bits)._replace(hard=U64 if bits == 64 else U32)
+    else:
+        result = _PLAIN[op](a, b)
+        result = truncate(result, 32) if bits == 32 else result
+    return result._replace(hard=_hard(op, bits, a, b), ident=0)
+
+
+def _hard(op: int, bits: int, a: Scalar, b: Scalar) -> int:
+    """`hard` of a result; `a` and `b` are as wide as the operation."""
+    top = U64 if bits == 64 else U32
+    most = top
+    by = b.value if b.mask == 0 and b.hard == b.value else None  # a constant that no branch has made one
+    if op == bpf.AND:
+        most = min(a.hard, b.hard)
+    elif op in (bpf.OR, bpf.XOR):
+        most = (1 << max(a.hard.bit_length(), b.hard.bit_length())) - 1
+    elif op == bpf.ADD:
+        most = a.hard + b.hard
+    elif op == bpf.MUL:
+        most = a.hard * b.hard
+    elif op == bpf.RSH:
+        most = a.hard >> (by & bits - 1) if by is not None else a.hard
+    elif op == bpf.LSH and by is not None:
+        most = a.hard << (by & bits - 1)
+    elif op == bpf.DIV:
+        most = a.hard // by if by else a.hard
+    elif op == bpf.MOD:
+        most = min(a.hard, by - 1) if by else a.hard
+    return most if most <= top else top
 
 
 def _shift(op: int, bits: int, a: Scalar, b: Scalar) -> Scalar:
@@ -306,7 +335,7 @@ def assume(op: int, bits: int, a: Scalar, b: Scalar, holds: bool) -> tuple[Scala
 
 
 def _narrow(a: Scalar, umin: int = 0, umax: int = U64, smin: int = S64_MIN, smax: int = S64_MAX) -> Scalar | None:
-    return settle(a.value, a.mask, max(a.umin, umin), min(a.umax, umax), max(a.smin, smin), min(a.smax, smax), a.ident)
+    return settle(a.value, a.mask, max(a.umin, umin), min(a.umax, umax), max(a.smin, smin), min(a.smax, smax), a.ident, a.hard)
 
 
 def _meet(a: Scalar, b: Scalar) -> Scalar | None:
@@ -315,7 +344,7 @@ def _meet(a: Scalar, b: Scalar) -> Scalar | None:
     mask = a.mask & b.mask
     return settle(
         (a.value | b.value) & ~mask & U64, mask, max(a.umin, b.umin), min(a.umax, b.umax), max(a.smin, b.smin),
-        min(a.smax, b.smax), a.ident,
+        min(a.smax, b.smax), a.ident, a.hard,
     )  # fmt: skip
 
 
@@ -387,5 +416,5 @@ def _assume_bits(bits: int, a: Scalar, b: Scalar, holds: bool) -> tuple[Scalar, 
         return None if (a.value | a.mask) & test == 0 else (a, b)
     if a.value & test:
         return None
-    cleared = settle(a.value, a.mask & ~test & U64, a.umin, a.umax, a.smin, a.smax, a.ident)
+    cleared = settle(a.value, a.mask & ~test & U64, a.umin, a.umax, a.smin, a.smax, a.ident, a.hard)
     return None if cleared is None else (cleared, b)

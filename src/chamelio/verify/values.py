@@ -30,7 +30,6 @@ class Pointer(NamedTuple):
     var: int = 0
     null: int = 0
     step: int = NO_PART
-    loose: bool = False  # a variable part that is not masked where it is added (see Access.bounded)
 
 
 Value = Scalar | Pointer
@@ -182,7 +181,7 @@ class Cover:
             return False
         if (a.region, a.map, a.frame, a.off) != (b.region, b.map, b.frame, b.off):
             return False
-        if not a.vmin <= b.vmin <= b.vmax <= a.vmax or a.step > b.step or a.loose < b.loose:
+        if not a.vmin <= b.vmin <= b.vmax <= a.vmax or a.step > b.step:
             return False
         if bool(a.null) != bool(b.null) or not self._same_name("null", a.null, b.null):
             return False

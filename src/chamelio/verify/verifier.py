@@ -403,7 +403,7 @@ def verify_program(
     proof = Proof(
         program=program,
         hook=found[1],
-        accesses=facts.settled_accesses(),
+        accesses=facts.accesses,
         reached=frozenset(facts.reached),
         map_args=facts.map_args,
         stack_depth=facts.stack_depth,
@@ -412,7 +412,8 @@ def verify_program(
         steps=explorer.steps,
         states=explorer.states,
         loops=explorer.back_jumps,
-        add_umax=facts.masks(),
+        masks=facts.settled_masks(),
+        all_masked=not facts.unmaskable & facts.soft,
     )
     return Verdict(
         **common, verdict="accept", cost_cold=cold, cost_warm=warm, steps=explorer.steps,
