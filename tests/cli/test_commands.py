@@ -85,7 +85,7 @@ def test_a_bad_folder_is_refused_with_key_and_remedy(run: Run, tmp_path: Path, m
 
 
 def test_exit_codes_and_errors_in_json(run: Run, tmp_path: Path) -> None:
-    run("tenant", "add", "a", "--address", "10.0.0.2", "--memory", "300000")
+    run("tenant", "add", "a", "--address", "10.0.0.2", "--memory-quota", "300000")
     rejected = run("protocol", "load", "a", object_file(tmp_path / "r.o", reject=True), "--ip-protocol", "17", "-o", "json")
     assert rejected.exit == 3 and rejected.json["error"]["verdicts"]
     big = object_file(tmp_path / "b.o", maps=[["m", 1, 60000]])

@@ -17,6 +17,11 @@ from chamelio.messages import Channel, Refusal, decode, memfd
 cache: dict[str, Built] = {}
 
 
+def json_seconds(content: bytes) -> float:
+    """The processor time that an object says its compilation takes."""
+    return float(msgspec.json.decode(content).get("cpu_seconds", 0.0))
+
+
 def build(content: bytes, options: dict[str, object]) -> Built:
     about = msgspec.json.decode(content)
     if about.get("die"):
@@ -42,7 +47,8 @@ def build(content: bytes, options: dict[str, object]) -> Built:
         "instructions": 1,
     }
     seconds = {"verify": 0.25, "compile": 0.5}
-    return Built(key, key, "joint", layout, types, [10, 0, 0, 0], [5, 0, 0, 0], 1, seconds, msgspec.msgpack.encode(image))
+    sha = hashlib.sha256(content).hexdigest()
+    return Built(key, sha, "joint", layout, types, [10, 0, 0, 0], [5, 0, 0, 0], 1, seconds, msgspec.msgpack.encode(image))
 
 
 def main() -> None:
@@ -58,9 +64,15 @@ def main() -> None:
             else:
                 content = os.pread(frame.fds[0], 1 << 20, 0)
                 before = set(cache)
+                reply["cpu_seconds"] = json_seconds(content)
                 built = build(content, request["options"])
-                reply["cached"] = built.key in before
-                cache[built.key] = built
+                reply["cached"] = reply["found"] = built.key in before
+                if built.key in before:
+                    reply["cpu_seconds"] = 0.0
+                elif not request.get("compile", True):
+                    reply["cpu_seconds"], built = 0.0, None
+                if built is not None:
+                    cache[built.key] = built
         except Refusal as error:
             reply["error"] = error.describe()
         for fd in frame.fds:

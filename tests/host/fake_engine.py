@@ -70,6 +70,12 @@ class FakeEngine:
     def set_weight(self, tenant: int, weight: int) -> None:
         self.tenants[tenant]["weight"] = weight
 
+    def set_frame_quota(self, tenant: int, frame_quota: int) -> None:
+        self.tenants[tenant]["frame_quota"] = frame_quota
+
+    def waiting_frames(self, tenant: int) -> int:
+        return 0
+
     def remove_tenant(self, tenant: int) -> None:
         for instance in [i for i in self.all.values() if i.tenant == tenant]:
             self.remove_instance(instance.index)

@@ -98,14 +98,14 @@ def test_a_dying_compiler_is_a_refusal_and_is_replaced(host: Host) -> None:
 
 
 def test_quotas_on_protocols_and_memory(make_host: object) -> None:
-    host: Host = make_host(limits={"protocols_per_tenant": 2})  # type: ignore[operator]
-    host.call("tenant.add", name="a", addresses=["10.0.0.2"], memory_quota=600_000)
+    host: Host = make_host(limits={"quotas": {"protocols": 2}})  # type: ignore[operator]
+    host.call("tenant.add", name="a", addresses=["10.0.0.2"], quotas={"memory": 600_000})
     host.load("a", "one", ip_protocol=17)
     with pytest.raises(Refusal, match="needs") as refusal:
         host.load("a", "two", ip_protocol=200, maps=[["big", 1, 1 << 16]])
     assert (refusal.value.code, refusal.value.exit) == ("quota", 5)
     host.load("a", "two", ip_protocol=200)
-    with pytest.raises(Refusal, match="2 protocols") as refusal:
+    with pytest.raises(Refusal, match="2 of 2 protocols") as refusal:
         host.load("a", "three", ip_protocol=201)
     assert refusal.value.exit == 5
 

@@ -147,16 +147,23 @@ def _progress(settings: Settings, text: str) -> Any:
     return Console(stderr=True).status(text)
 
 
+def costs(about: dict[str, Any], which: str) -> dict[str, int]:
+    """Worst-case cycles of the hooks that there are, `cold` or `warm`."""
+    return {hook: cycles for hook, cycles in about.get(f"{which}_cycles", {}).items() if cycles}
+
+
 @protocol.command("list")
 @click.argument("tenant", required=False)
 @common()
 def list_(settings: Settings, tenant: str | None) -> None:
     """List protocols, of one tenant or of all."""
     protocols = settings.call("protocol.list", tenant=tenant)
-    columns = ("tenant", "name", "ip_protocol", "address", "state", "agent", "mode", "instructions", "unit")
+    columns = ("tenant", "name", "version", "state", "agent", "ip_protocol", "address", "mode", "instructions")
 
     def text() -> str:
-        return table(columns, [[*(p.get(c) for c in columns[:-1]), p["unit"][:12]] for p in protocols])
+        heads = (*columns, "cold", "warm", "memory")
+        rows = [[*(p.get(c) for c in columns), *(costs(p, c) for c in ("cold", "warm")), p.get("memory_bytes")] for p in protocols]
+        return table(heads, rows)
 
     settings.show(protocols, text)
 
@@ -166,9 +173,40 @@ def list_(settings: Settings, tenant: str | None) -> None:
 @click.argument("name")
 @common()
 def show(settings: Settings, tenant: str, name: str) -> None:
-    """Show a protocol: its contract, its memory, its counters."""
+    """Show a protocol: its contract, its memory, its versions, its counters."""
     about = settings.call("protocol.show", tenant=tenant, protocol=name)
-    settings.show(about, lambda: fields(about))
+    settings.show(about, lambda: _shown(about))
+
+
+def _shown(about: dict[str, Any]) -> str:
+    apart = ("memory", "memory_bytes", "maps", "versions", "counters", "cold_cycles", "warm_cycles")
+    text = fields({k: v for k, v in about.items() if k not in apart})
+    if "memory" in about:
+        memory = about["memory"]
+        hooks = [[h, about["cold_cycles"][h], about["warm_cycles"][h]] for h in costs(about, "cold")]
+        text += "\n\nworst case, in cycles\n" + table(("hook", "cold", "warm"), hooks)
+        text += "\n\nmemory\n" + fields({k: v for k, v in memory.items() if k != "maps"}, "  ")
+        maps = [[m, *(one[k] for k in ("kind", "entries", "bytes_per_entry", "shared"))] for m, one in memory["maps"].items()]
+        text += "\n\n" + table(("map", "kind", "entries", "bytes/entry", "shared"), maps)
+    versions = [
+        [v["version"], v["state"], v["protocol_sha"][:12], v["mode"], time.strftime("%F %T", time.localtime(v["when"])), v["who"],
+         costs(v, "cold"), v["result"]]
+        for v in about["versions"]
+    ]  # fmt: skip
+    text += "\n\n" + table(("version", "state", "content", "mode", "when", "who", "cold", "result"), versions)
+    return text + "\n\n" + fields({"counters": about["counters"]})
+
+
+@protocol.command("rollback")
+@click.argument("tenant")
+@click.argument("name")
+@click.argument("version", type=click.IntRange(1), required=False)
+@common()
+def rollback(settings: Settings, tenant: str, name: str, version: int | None) -> None:
+    """Let an earlier VERSION run again, by default the one before the running one. Nothing is lost, nothing is compiled."""
+    result = settings.call("protocol.rollback", tenant=tenant, protocol=name, version=version)
+    before = f", was {result['from']}" if result["from"] != result["version"] else ""
+    settings.show(result, lambda: f"{name} of {tenant}: {result['action']} (version {result['version']}{before})")
 
 
 @protocol.command("rm")

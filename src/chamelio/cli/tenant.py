@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from chamelio.cli.common import Group, Settings, common
-from chamelio.cli.output import fields, table
+from chamelio.cli.output import cell, fields, table
+from chamelio.host.quotas import KINDS
 from chamelio.messages import Refusal
 
 
@@ -27,16 +30,46 @@ def _uid(text: str | None) -> int | None:
         raise Refusal("usage", f"--uid {text}: there is no such user", "give a user's name or number") from None
 
 
+def _quota_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for every quota, e.g. --memory-quota."""
+    for name, kind in reversed(KINDS.items()):
+        help_ = f"At most so much {kind.text}." if kind.unit in ("bytes", "s") else f"At most so many {kind.text}."
+        command = click.option(f"--{name}-quota", type=click.IntRange(0), metavar=kind.unit.upper().replace(" ", "-"), help=help_)(
+            command
+        )
+    return command
+
+
+def _quotas(options: dict[str, int | None]) -> dict[str, int]:
+    """What was said of quotas, by name."""
+    return {name.removesuffix("_quota"): value for name, value in options.items() if value is not None}
+
+
+def _used(quotas: dict[str, Any]) -> dict[str, str]:
+    """Used and limit of every quota, to be read."""
+    texts = {}
+    for name, quota in quotas.items():
+        used = "" if quota["used"] is None else f"{cell(quota['used'])} of "
+        texts[name] = f"{used}{quota['limit']} {KINDS[name].unit}"
+    return texts
+
+
 @tenant.command("add")
 @click.argument("name")
 @click.option("--address", "addresses", multiple=True, required=True, help="An IPv4 address of the tenant. May be repeated.")
 @click.option("--weight", type=click.IntRange(1, 1000), default=1, help="Share of the core, relative to other tenants.")
 @click.option("--uid", help="The user (number or name) that proves to be the tenant by being that user.")
 @click.option("--network", type=click.IntRange(0), default=0, help="Virtual network of the addresses; 0 is the plain one.")
-@click.option("--memory", type=click.IntRange(1), help="Bytes that all its instances may take.")
+@_quota_options
 @common()
 def add(
-    settings: Settings, name: str, addresses: tuple[str, ...], weight: int, uid: str | None, network: int, memory: int | None
+    settings: Settings,
+    name: str,
+    addresses: tuple[str, ...],
+    weight: int,
+    uid: str | None,
+    network: int,
+    **quotas: int | None,
 ) -> None:
     """Add a tenant. It proves to be itself by its user or by the token that is written to its directory."""
     result = settings.call(
@@ -46,7 +79,7 @@ def add(
         weight=weight,
         uid=_uid(uid),
         network=network,
-        memory_quota=memory,
+        quotas=_quotas(quotas),
     )
     settings.show(result, lambda: f"tenant {name} has {', '.join(addresses)}; its token is in {os.fspath(result['token_file'])}")
 
@@ -73,11 +106,23 @@ def show(settings: Settings, name: str) -> None:
     about = settings.call("tenant.show", tenant=name)
 
     def text() -> str:
-        flat = {k: v for k, v in about.items() if k not in ("protocols", "counters")}
+        flat = {k: v for k, v in about.items() if k not in ("protocols", "counters", "quotas")}
         protocols = {p["name"]: {k: v for k, v in p.items() if k not in ("tenant", "name")} for p in about["protocols"]}
-        return fields({**flat, "protocols": protocols, "counters": about["counters"]})
+        text = fields(flat) + "\nquotas:\n" + fields(_used(about["quotas"]), "  ")
+        return text + "\n" + fields({"protocols": protocols, "counters": about["counters"]})
 
     settings.show(about, text)
+
+
+@tenant.command("set")
+@click.argument("name")
+@click.option("--weight", type=click.IntRange(1, 1000), help="Share of the core, relative to other tenants.")
+@_quota_options
+@common()
+def set_(settings: Settings, name: str, weight: int | None, **quotas: int | None) -> None:
+    """Change a tenant's share and quotas. What it has already it keeps; it gets no more beyond a quota."""
+    about = settings.call("tenant.set", tenant=name, weight=weight, quotas=_quotas(quotas))
+    settings.show(about, lambda: fields({"weight": about["weight"]}) + "\nquotas:\n" + fields(_used(about["quotas"]), "  "))
 
 
 @tenant.command("weight")

@@ -231,6 +231,17 @@ class Engine:
             self._tenant(tenant)["weight"] = weight
             self._command("SET_WEIGHT", f"tenant {tenant}", tenant, weight)
 
+    def set_frame_quota(self, tenant: int, frame_quota: int) -> None:
+        """Change how many frames a tenant's backlogs hold; what waits already is kept."""
+        with self._lock:
+            self._tenant(tenant)["frame_quota"] = frame_quota
+            self._command("SET_FRAME_QUOTA", f"tenant {tenant}", tenant, max(1, frame_quota // len(self.cores)))
+
+    def waiting_frames(self, tenant: int) -> int:
+        """Frames in a tenant's backlogs now."""
+        self._tenant(tenant)
+        return sum(int(core.state["tenants"][0][tenant]["frames"]) for core in self.cores)
+
     def remove_tenant(self, tenant: int) -> None:
         """Remove a tenant with its instances and addresses."""
         with self._lock:

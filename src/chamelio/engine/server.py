@@ -133,6 +133,14 @@ class Server:
         """Change a tenant's share."""
         self.engine.set_weight(index, weight)
 
+    def do_tenant_frames(self, index: int, frame_quota: int) -> None:
+        """Change how many frames may wait in a tenant's backlogs."""
+        self.engine.set_frame_quota(index, frame_quota)
+
+    def do_tenant_waiting(self, index: int) -> int:
+        """How many do now."""
+        return self.engine.waiting_frames(index)
+
     def do_unit_load(self, image: bytes, label: Any) -> int:
         """Load a unit; its image comes as a descriptor."""
         index = self.engine.load_unit(_image(image))

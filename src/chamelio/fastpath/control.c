@@ -246,6 +246,9 @@ static u32 execute(struct cham_core *core, u32 op, const u64 *arg)
     case CHAM_OP_SET_WEIGHT:
         core->tenants[arg[0]].weight = (u32)arg[1];
         return CHAM_STATUS_OK;
+    case CHAM_OP_SET_FRAME_QUOTA:
+        core->tenants[arg[0]].frame_quota = (u32)arg[1];
+        return CHAM_STATUS_OK;
     case CHAM_OP_ADD_INSTANCE:
         return add_instance(core, (struct cham_instance *)arg[0]);
     case CHAM_OP_REMOVE_INSTANCE:

@@ -6,6 +6,7 @@ enum cham_op {
     CHAM_OP_ADD_TENANT,      /* tenant, weight, frame quota */
     CHAM_OP_REMOVE_TENANT,   /* tenant */
     CHAM_OP_SET_WEIGHT,      /* tenant, weight */
+    CHAM_OP_SET_FRAME_QUOTA, /* tenant, frames */
     CHAM_OP_ADD_INSTANCE,    /* address of a struct cham_instance */
     CHAM_OP_REMOVE_INSTANCE, /* instance */
     CHAM_OP_SET_UNIT,        /* unit, address of a struct cham_unit or 0 */

@@ -28,6 +28,7 @@ from chamelio.host.api import Api
 from chamelio.host.limits import Limits
 from chamelio.host.link import ENGINE_COMMAND, EngineLink, child_environment
 from chamelio.host.protocols import Protocols
+from chamelio.host.quotas import Accounts
 from chamelio.host.state import Route, State
 from chamelio.host.statistics import Statistics
 from chamelio.host.tenants import Tenants
@@ -85,8 +86,10 @@ class Daemon:
         )
         self.state.link = self.link
         self.agents = Agents(config.limits.grace_seconds, self._reclaim)
-        self.tenants = Tenants(self.state, self.agents)
-        self.protocols = Protocols(self.state, self.agents, self.tenants)
+        self.accounts = Accounts(self.state, config.limits)
+        compiler.spent = self.accounts.compiler.add
+        self.tenants = Tenants(self.state, self.agents, self.accounts)
+        self.protocols = Protocols(self.state, self.agents, self.tenants, self.accounts)
         self.statistics = Statistics(config.run / COUNTERS)
         self._stopping = asyncio.Event()
         self._keep_engine = False

@@ -5,6 +5,19 @@ from __future__ import annotations
 import msgspec
 
 
+class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one tenant may have. What these are for people, see host/quotas.py."""
+
+    memory: int = 512 << 20
+    protocols: int = 8
+    flows: int = 1 << 20
+    timers: int = 1 << 20
+    rings: int = 1024
+    contexts: int = 128
+    frames: int = 1024
+    compiler: int = 600
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes, counts and seconds."""
 
@@ -16,7 +29,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     object_bytes: int = 16 << 20
     read_seconds: float = 5.0  # for reading an object from the descriptor that came
     grace_seconds: float = 5.0  # an instance outlives its agent so long
-    protocols_per_tenant: int = 8
-    memory_per_tenant: int = 512 << 20  # bytes of all instances
+    quotas: Quotas = msgspec.field(default_factory=Quotas)  # of a tenant for which nothing else was said
     loads_per_tenant: int = 4  # protocols being verified and compiled, or waiting for that
-    frame_quota: int = 1024  # frames that a tenant's backlogs hold, by default
+    compiler_window_seconds: float = 3600.0  # over which the compiler's time is counted
+    versions: int = 16  # that are remembered of a protocol

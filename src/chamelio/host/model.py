@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from chamelio.jit.layout import Layout
+from chamelio.host.limits import Quotas
+from chamelio.jit.layout import ARRAY, BYTES, HASH, KIND_NAMES, LINE, NODE_BYTES, TIMER, TX, Layout, MapLayout
+
+
+class Version(msgspec.Struct):
+    """A version of a protocol that was loaded once: `sha` names its object's content, `unit` its code ("" if it never ran).
+
+    `when` (Unix time), `who` and `result` are of what was done with it last.
+    """
+
+    number: int
+    sha: str
+    mode: str
+    when: float
+    who: str
+    result: str
+    unit: str = ""
+    cold: list[int] = []
+    warm: list[int] = []
+    instructions: int = 0
 
 
 class Protocol(msgspec.Struct):
@@ -22,6 +43,7 @@ class Protocol(msgspec.Struct):
     instance: int | None = None
     had_agent: bool = False
     contexts: list[int] = []  # of applications, open now
+    versions: list[Version] = []  # oldest first
 
 
 class Tenant(msgspec.Struct):
@@ -33,8 +55,7 @@ class Tenant(msgspec.Struct):
     token: str
     uid: int | None = None
     network: int = 0
-    frame_quota: int = 1024
-    memory_quota: int = 512 << 20
+    quotas: Quotas = msgspec.field(default_factory=Quotas)
     index: int = -1
     protocols: dict[str, Protocol] = {}
 
@@ -57,6 +78,38 @@ class Unit(msgspec.Struct):
 def memory(layout: Layout, cores: int = 1) -> int:
     """Bytes that an instance takes on an engine of so many cores."""
     return cores * layout.private_bytes + layout.region_bytes(cores)
+
+
+def entry_bytes(m: MapLayout) -> float | None:
+    """What one entry of a map takes, with its part of whatever leads to it; None: the map has no entries of flows."""
+    if m.kind == HASH:
+        return m.stride + m.key_size + 4 + LINE * (m.mask + 1) / m.max_entries
+    return {ARRAY: m.stride, BYTES: m.stride, TX: NODE_BYTES, TIMER: NODE_BYTES}.get(m.kind)
+
+
+def describe_memory(layout: Layout, cores: int) -> dict[str, Any]:
+    """Where an instance's bytes are. `per_flow_bytes`: all of them by the flows that the largest map of flows holds."""
+    flows = max((m.max_entries for m in layout.maps if m.kind == HASH), default=0)
+    flows = flows or max((m.max_entries for m in layout.maps if m.kind == ARRAY), default=0)
+    total = memory(layout, cores)
+    return {
+        "bytes": total,
+        "cores": cores,
+        "private_bytes_per_core": layout.private_bytes,
+        "region_bytes": layout.shared_bytes,
+        "region_bytes_per_core": layout.core_bytes,
+        "flows": flows,
+        "per_flow_bytes": round(total / flows) if flows else None,
+        "maps": {
+            m.name: {
+                "kind": KIND_NAMES[m.kind],
+                "entries": m.max_entries,
+                "bytes_per_entry": None if entry_bytes(m) is None else round(entry_bytes(m) or 0, 1),
+                "shared": m.shared is not None,
+            }
+            for m in layout.maps
+        },
+    }
 
 
 def misfit(new: Unit, old: Unit) -> str | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import Counter
 from typing import Any
 
 import msgspec
 
+from chamelio.host import versions
 from chamelio.host.agents import Agent, Agents, Connection, Key
-from chamelio.host.model import Protocol, Tenant, memory, misfit
+from chamelio.host.model import Protocol, Tenant, Unit, misfit
+from chamelio.host.quotas import Accounts
 from chamelio.host.state import State
 from chamelio.host.tenants import Tenants, check_name
 from chamelio.jit.pool import Built
@@ -23,14 +26,17 @@ MODES = ("joint", "separate")
 class Protocols:
     """Every change of a tenant's protocols."""
 
-    def __init__(self, state: State, agents: Agents, tenants: Tenants) -> None:
-        self._state, self._agents, self._tenants = state, agents, tenants
+    def __init__(self, state: State, agents: Agents, tenants: Tenants, accounts: Accounts) -> None:
+        self._state, self._agents, self._tenants, self._accounts = state, agents, tenants, accounts
         self._loading: Counter[str] = Counter()
 
     # ---- loading -----------------------------------------------------------------------------------------------------
 
-    async def load(self, tenant: str, wanted: Protocol, content: bytes, options: dict[str, Any]) -> dict[str, Any]:
-        """Verify and compile an object, then create the protocol or swap its running version. Raises Refusal."""
+    async def load(self, tenant: str, wanted: Protocol, content: bytes, options: dict[str, Any], who: str) -> dict[str, Any]:
+        """Verify and compile an object, then create the protocol or swap its running version. Raises Refusal.
+
+        `who` asks, for the record.
+        """
         state = self._state
         name, (low, high) = wanted.name, wanted.ports
         check_name("protocol", name)
@@ -45,27 +51,33 @@ class Protocols:
             raise Refusal(
                 "denied", f"tenant {tenant} does not have the address {wanted.address}", f"it has {', '.join(owner.addresses)}"
             )
-        if name not in owner.protocols and len(owner.protocols) >= state.limits.protocols_per_tenant:
-            raise Refusal("quota", f"tenant {tenant} has {len(owner.protocols)} protocols, all that it may", "remove one first")
-        if self._loading[tenant] >= state.limits.loads_per_tenant:
-            raise Refusal("quota", f"{self._loading[tenant]} protocols of tenant {tenant} are being compiled", "wait for them")
-        self._loading[tenant] += 1
+        if name not in owner.protocols:
+            self._accounts.admit_protocol(owner)
+        about = {"sha": hashlib.sha256(content).hexdigest(), "mode": options["mode"], "who": who}
         try:
-            built, cached = await state.compiler.compile(tenant, content, options)
-        finally:
-            self._loading[tenant] -= 1
-            if not self._loading[tenant]:
-                del self._loading[tenant]
+            built, cached = await self._build(owner, content, options)
+        except Refusal as refusal:
+            if refusal.code in ("rejected", "malformed", "compiler_crash"):
+                await self._note_refused(owner, name, refusal, about)
+            raise
         async with state.lock:
             if state.tenants.get(tenant) is not owner:
                 raise Refusal("not_found", f"tenant {tenant} was removed meanwhile")
             protocol = msgspec.structs.replace(wanted, address=wanted.address or owner.addresses[0], unit=built.key)
             try:
                 done = await self._enter(owner, protocol, built)
+            except Refusal as refusal:
+                if refusal.code == "unfit" and name in owner.protocols:
+                    self._note(owner.protocols[name], about, f"unfit: {refusal.message}")
+                    await state.save(owner)
+                raise
             finally:
                 if state.link.up:
                     await state.sweep_units()
-        shown = owner.protocols[name]
+            shown = owner.protocols[name]
+            if done["action"] != "unchanged":
+                self._note(shown, about, done["action"], state.units[shown.unit])
+                await state.save(owner)
         seconds = {} if cached else built.seconds
         return {
             **self._tenants.describe_protocol(owner, shown),
@@ -78,13 +90,48 @@ class Protocols:
             },
         }
 
+    async def _build(self, owner: Tenant, content: bytes, options: dict[str, Any]) -> tuple[Built, bool]:
+        """The compiled object, and whether it was there already. Raises Refusal."""
+        state, tenant = self._state, owner.name
+        if self._loading[tenant] >= state.limits.loads_per_tenant:
+            raise Refusal("quota", f"{self._loading[tenant]} protocols of tenant {tenant} are being compiled", "wait for them")
+        self._loading[tenant] += 1
+        try:
+            too_much = self._accounts.may_compile(owner)
+            if too_much is None:
+                return await state.compiler.compile(tenant, content, options)
+            known = await state.compiler.known(tenant, content, options)
+            if known is None:
+                raise too_much
+            return known, True
+        finally:
+            self._loading[tenant] -= 1
+            if not self._loading[tenant]:
+                del self._loading[tenant]
+
+    def _note(self, protocol: Protocol, about: dict[str, str], result: str, unit: Unit | None = None) -> None:
+        versions.note(protocol, self._state.limits.versions, result=result, unit=unit, **about)
+
+    async def _note_refused(self, owner: Tenant, name: str, refusal: Refusal, about: dict[str, str]) -> None:
+        """A version that never ran is part of the history, too."""
+        state = self._state
+        async with state.lock:
+            protocol = owner.protocols.get(name)
+            if protocol is not None and state.tenants.get(owner.name) is owner and state.link.up:
+                self._note(protocol, about, f"{refusal.code}: {refusal.message}")
+                await state.save(owner)
+
     async def _enter(self, owner: Tenant, protocol: Protocol, built: Built) -> dict[str, Any]:
+        """Create the protocol, or let it run a new version. The caller holds the lock. Raises Refusal."""
         old = owner.protocols.get(protocol.name)
-        self._check_memory(owner, built, old)
+        if old is None:
+            self._accounts.admit_protocol(owner)
+        self._accounts.admit_instance(owner, protocol.name, built.layout, replaced=old)
         unit, fresh = await self._state.have_unit(built)
         about = {"unit_shared": not fresh}
         if old is None or old.instance is None:
             started = time.perf_counter()
+            protocol.versions = old.versions if old is not None else []
             await self._state.add_instance(owner, protocol)
             owner.protocols[protocol.name] = protocol
             await self._state.save(owner)
@@ -98,32 +145,53 @@ class Protocols:
                 )
         if old.unit == built.key:
             return {"action": "unchanged", "seconds": {"swap": 0.0}, **about}
-        reason = misfit(unit, self._state.units[old.unit])
+        return {"action": "swapped", "seconds": {"swap": await self._swap(owner, old, unit)}, **about}
+
+    async def _swap(self, owner: Tenant, protocol: Protocol, unit: Unit) -> float:
+        """Let another unit run a protocol's instance; seconds that took. The caller holds the lock. Raises Refusal."""
+        reason = misfit(unit, self._state.units[protocol.unit])
         if reason is not None:
             raise Refusal(
                 "unfit",
-                f"the new version of {old.name} does not fit the running one: {reason}",
-                "the old version runs on; keep the maps as they are, or remove the protocol and load it anew",
+                f"this version of {protocol.name} does not fit the running one: {reason}",
+                "the running version runs on; keep the maps as they are, or remove the protocol and load it anew",
             )
-        swap = await self._state.engine.call("instance.move", index=old.instance, unit=unit.index)
-        old.unit = built.key
+        swap: float = await self._state.engine.call("instance.move", index=protocol.instance, unit=unit.index)
+        protocol.unit = unit.key
         await self._state.save(owner)
-        return {"action": "swapped", "seconds": {"swap": swap}, **about}
+        return swap
 
-    def _check_memory(self, owner: Tenant, built: Built, replaced: Protocol | None) -> None:
-        units = self._state.units
-        used = sum(
-            memory(units[p.unit].layout, self._state.cores)
-            for p in owner.protocols.values()
-            if p is not replaced and p.instance is not None and p.unit in units
-        )
-        need = memory(built.layout, self._state.cores)
-        if used + need > owner.memory_quota:
-            raise Refusal(
-                "quota",
-                f"protocol needs {need} bytes; tenant {owner.name} has used {used} of {owner.memory_quota}",
-                "declare smaller maps, or remove a protocol",
-            )
+    async def rollback(self, tenant: str, name: str, number: int | None, who: str) -> dict[str, Any]:
+        """Let an earlier version run again, from the compiler's cache: nothing is verified or compiled. Raises Refusal."""
+        state = self._state
+        async with state.lock:
+            owner, protocol = state.protocol(tenant, name)
+            version = versions.earlier(protocol, number)
+            now = versions.running(protocol)
+            action, seconds = "unchanged", 0.0
+            if version is not now:
+                built = await state.compiler.cached(version.unit)
+                if built is None:
+                    raise Refusal(
+                        "gone",
+                        f"version {version.number} of {name} is not in the compiler's cache any more",
+                        "load its object again; the running version runs on",
+                    )
+                self._accounts.admit_instance(owner, name, built.layout, replaced=protocol)
+                try:
+                    unit, _ = await state.have_unit(built)
+                    if protocol.instance is not None:
+                        seconds = await self._swap(owner, protocol, unit)
+                    protocol.unit, action = unit.key, "rolled back"
+                    number_now = now.number if now else "?"
+                    about = {"sha": version.sha, "mode": version.mode, "who": who}
+                    self._note(protocol, about, f"rolled back from version {number_now}", unit)
+                    await state.save(owner)
+                finally:
+                    if state.link.up:
+                        await state.sweep_units()
+            about_it = self._tenants.describe_protocol(owner, protocol)
+        return {**about_it, "action": action, "from": now.number if now else None, "seconds": {"swap": seconds}}
 
     async def remove(self, tenant: str, name: str, asked_by: Connection) -> None:
         """Remove a protocol. Raises Refusal."""
@@ -154,6 +222,8 @@ class Protocols:
                 raise Refusal("busy", f"process {agent.pid} serves protocol {name} already", "stop it first")
             resumed = protocol.instance is not None and protocol.had_agent
             if protocol.instance is None:
+                layout = (await state.unit_of(protocol)).layout
+                self._accounts.admit_instance(owner, name, layout, replaced=protocol)
                 await state.add_instance(owner, protocol)
             assert protocol.instance is not None
             if not (resume and resumed):
@@ -188,6 +258,8 @@ class Protocols:
                     raise Refusal("quota", f"all {len(contexts)} contexts of protocol {protocol.name} are in use", "close one")
             elif context not in contexts:
                 raise Refusal("usage", f"context {context} is not within 1..{len(contexts)}")
+            if context not in protocol.contexts:
+                self._accounts.admit_context(owner)
             await self._state.engine.call("attach", instance=instance, context=context)
             if context not in protocol.contexts:
                 protocol.contexts.append(context)

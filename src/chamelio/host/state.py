@@ -125,17 +125,22 @@ class State:
             await self.engine.call("unit.unload", index=self.units[key].index)
             del self.units[key]
 
-    async def add_instance(self, tenant: Tenant, protocol: Protocol) -> None:
-        """Put a protocol into the engine, and its unit. The caller holds the lock; raises Refusal."""
+    async def unit_of(self, protocol: Protocol) -> Unit:
+        """The loaded unit that a protocol names, from the compiler's cache. The caller holds the lock; raises Refusal."""
         if protocol.unit not in self.units:
             built = await self.compiler.cached(protocol.unit)
             if built is None:
                 raise Refusal("gone", f"protocol {protocol.name} is not in the compiler's cache any more", "load it again")
             await self.have_unit(built)
+        return self.units[protocol.unit]
+
+    async def add_instance(self, tenant: Tenant, protocol: Protocol) -> None:
+        """Put a protocol into the engine, and its unit. The caller holds the lock; raises Refusal."""
+        unit = await self.unit_of(protocol)
         protocol.instance = await self.engine.call(
             "instance.add",
             tenant=tenant.index,
-            unit=self.units[protocol.unit].index,
+            unit=unit.index,
             address=protocol.address,
             ip_protocol=protocol.ip_protocol,
             network=tenant.network,
@@ -228,7 +233,7 @@ class State:
         tenant.index = await self.engine.call(
             "tenant.add",
             weight=tenant.weight,
-            frame_quota=tenant.frame_quota,
+            frame_quota=tenant.quotas.frames,
             addresses=tenant.addresses,
             network=tenant.network,
             label=msgspec.to_builtins(tenant),

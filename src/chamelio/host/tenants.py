@@ -12,8 +12,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from chamelio.host import versions
 from chamelio.host.agents import Agents
-from chamelio.host.model import Protocol, Tenant, Unit, memory
+from chamelio.host.model import Protocol, Tenant, Unit, describe_memory, memory
+from chamelio.host.quotas import Accounts, Changes
 from chamelio.host.state import State
 from chamelio.messages import Credentials, Refusal
 
@@ -35,15 +37,15 @@ def check_name(what: str, name: str) -> None:
 class Tenants:
     """Adding, removing, showing and recognising tenants."""
 
-    def __init__(self, state: State, agents: Agents) -> None:
-        self._state, self._agents = state, agents
+    def __init__(self, state: State, agents: Agents, accounts: Accounts) -> None:
+        self._state, self._agents, self._accounts = state, agents, accounts
 
     def directory(self, name: str) -> Path:
         """The tenant's own directory below the run directory."""
         return self._state.run / "tenants" / name
 
     async def add(
-        self, name: str, addresses: list[str], weight: int, uid: int | None, network: int, memory_quota: int | None
+        self, name: str, addresses: list[str], weight: int, uid: int | None, network: int, quotas: Changes
     ) -> dict[str, Any]:
         """A new tenant. Raises Refusal."""
         state = self._state
@@ -65,8 +67,7 @@ class Tenants:
                 token=secrets.token_hex(32),
                 uid=uid,
                 network=network,
-                frame_quota=state.limits.frame_quota,
-                memory_quota=state.limits.memory_per_tenant if memory_quota is None else memory_quota,
+                quotas=quotas.applied(state.limits.quotas),
             )
             await state.enter_tenant(tenant)
             try:
@@ -99,11 +100,27 @@ class Tenants:
             tenant = state.tenant(name)
             await state.engine.call("tenant.remove", index=tenant.index)
             del state.tenants[name]
+            self._accounts.compiler.forget(name)
             for protocol in tenant.protocols:
                 self._agents.cut_off((name, protocol))
             await state.sweep_units()
         with contextlib.suppress(OSError):
             shutil.rmtree(self.directory(name))
+
+    async def set_quotas(self, name: str, weight: int | None, quotas: Changes) -> dict[str, Any]:
+        """Change a tenant's share and quotas; what it has already it keeps. Raises Refusal."""
+        state = self._state
+        async with state.lock:
+            tenant = state.tenant(name)
+            changed = quotas.applied(tenant.quotas)
+            if weight is not None:
+                await state.engine.call("tenant.weight", index=tenant.index, weight=weight)
+                tenant.weight = weight
+            if changed.frames != tenant.quotas.frames:
+                await state.engine.call("tenant.frames", index=tenant.index, frame_quota=changed.frames)
+            tenant.quotas = changed
+            await state.save(tenant)
+        return self.describe(tenant)
 
     async def set_weight(self, name: str, weight: int) -> dict[str, Any]:
         """Change a tenant's share. Raises Refusal."""
@@ -131,22 +148,15 @@ class Tenants:
 
     # ---- looking -----------------------------------------------------------------------------------------------------
 
-    def describe(self, tenant: Tenant) -> dict[str, Any]:
-        """What may be shown of a tenant; never its token."""
-        used = sum(
-            memory(self._state.units[p.unit].layout, self._state.cores)
-            for p in tenant.protocols.values()
-            if p.instance is not None and p.unit in self._state.units
-        )
+    def describe(self, tenant: Tenant, frames: int | None = None) -> dict[str, Any]:
+        """What may be shown of a tenant; never its token. `frames`: that wait in its backlogs now, where that was asked."""
         return {
             "name": tenant.name,
             "addresses": tenant.addresses,
             "network": tenant.network,
             "weight": tenant.weight,
             "uid": tenant.uid,
-            "frame_quota": tenant.frame_quota,
-            "memory_bytes": used,
-            "memory_quota_bytes": tenant.memory_quota,
+            "quotas": self._accounts.describe(tenant, frames),
             "directory": str(self.directory(tenant.name)),
             "protocols": [self.describe_protocol(tenant, p) for p in tenant.protocols.values()],
         }
@@ -162,9 +172,11 @@ class Tenants:
         else:
             state = "loaded" if protocol.instance is not None else "dormant"
         unit = self._state.units.get(protocol.unit)
+        now = versions.running(protocol)
         return {
             "tenant": tenant.name,
             "name": protocol.name,
+            "version": now.number if now else None,
             "state": state,
             "ip_protocol": protocol.ip_protocol,
             "address": protocol.address,
@@ -187,5 +199,6 @@ class Tenants:
             "warm_cycles": dict(zip(hooks, unit.warm, strict=False)),
             "maps": [m.name for m in unit.layout.maps],
             "memory_bytes": memory(unit.layout, self._state.cores),
+            "memory": describe_memory(unit.layout, self._state.cores),
             "seconds": unit.seconds,
         }

@@ -12,9 +12,11 @@ import msgspec
 
 from chamelio import __version__
 from chamelio.files import read_bounded
+from chamelio.host import versions
 from chamelio.host.agents import Connection
 from chamelio.host.model import Protocol
 from chamelio.host.protocols import MODES, read_object
+from chamelio.host.quotas import Changes
 from chamelio.host.state import Route
 from chamelio.messages import Credentials, Refusal
 
@@ -32,6 +34,12 @@ class Caller(NamedTuple):
     provider: bool
     tenants: list[str]
     connection: Connection
+
+    @property
+    def name(self) -> str:
+        """For the record."""
+        role = "provider" if self.provider else f"tenant {', '.join(self.tenants)}"
+        return f"{role}, user {self.who.uid}"
 
     def may(self, tenant: str) -> bool:
         """Whether this caller may act for a tenant."""
@@ -69,7 +77,7 @@ class TenantAdd(Arguments):
     weight: int = 1
     uid: int | None = None
     network: int = 0
-    memory_quota: int | None = None
+    quotas: Changes = msgspec.field(default_factory=Changes)
 
 
 class OfTenant(Arguments):
@@ -82,6 +90,13 @@ class TenantWeight(OfTenant):
     """A tenant's new share."""
 
     weight: int
+
+
+class TenantSet(OfTenant):
+    """A tenant's new share and quotas; what is not named stays."""
+
+    weight: int | None = None
+    quotas: Changes = msgspec.field(default_factory=Changes)
 
 
 class LoadOptions(Arguments):
@@ -109,6 +124,12 @@ class OfProtocol(OfTenant):
     """A tenant's protocol."""
 
     protocol: str
+
+
+class Rollback(OfProtocol):
+    """A version by number; None: the one before the running one."""
+
+    version: int | None = None
 
 
 class Attach(OfProtocol):
@@ -220,7 +241,7 @@ async def route_add(daemon: Daemon, a: RouteAdd, caller: Caller, fds: list[int])
 @verb("tenant.add", TenantAdd, "provider")
 async def tenant_add(daemon: Daemon, a: TenantAdd, caller: Caller, fds: list[int]) -> Any:
     """Add a tenant; the result names its token file."""
-    return await daemon.tenants.add(a.name, a.addresses, a.weight, a.uid, a.network, a.memory_quota)
+    return await daemon.tenants.add(a.name, a.addresses, a.weight, a.uid, a.network, a.quotas)
 
 
 @verb("tenant.list", Nothing, "anybody")
@@ -233,14 +254,21 @@ async def tenant_list(daemon: Daemon, a: Nothing, caller: Caller, fds: list[int]
 async def tenant_show(daemon: Daemon, a: OfTenant, caller: Caller, fds: list[int]) -> Any:
     """A tenant, its protocols and their counters."""
     tenant = daemon.state.tenant(a.tenant)
+    frames = await daemon.state.engine.call("tenant.waiting", index=tenant.index)
     counters = daemon.statistics.read([tenant], await daemon.port_counters())
-    return {**daemon.tenants.describe(tenant), "counters": counters["tenants"].get(tenant.name)}
+    return {**daemon.tenants.describe(tenant, frames), "counters": counters["tenants"].get(tenant.name)}
 
 
 @verb("tenant.weight", TenantWeight, "provider")
 async def tenant_weight(daemon: Daemon, a: TenantWeight, caller: Caller, fds: list[int]) -> Any:
     """Change a tenant's share."""
     return await daemon.tenants.set_weight(a.tenant, a.weight)
+
+
+@verb("tenant.set", TenantSet, "provider")
+async def tenant_set(daemon: Daemon, a: TenantSet, caller: Caller, fds: list[int]) -> Any:
+    """Change a tenant's share and quotas."""
+    return await daemon.tenants.set_quotas(a.tenant, a.weight, a.quotas)
 
 
 @verb("tenant.rm", OfTenant, "provider")
@@ -264,7 +292,7 @@ async def protocol_load(daemon: Daemon, a: ProtocolLoad, caller: Caller, fds: li
     content = await read_object(reading, limits.read_seconds)
     options = {"mode": a.options.mode, "hardening": a.options.hardening}
     wanted = Protocol(a.name, a.ip_protocol, a.address or "", a.ports, steer=a.steer)
-    return await daemon.protocols.load(a.tenant, wanted, content, options)
+    return await daemon.protocols.load(a.tenant, wanted, content, options, caller.name)
 
 
 @verb("protocol.list", Some, "anybody")
@@ -282,7 +310,13 @@ async def protocol_show(daemon: Daemon, a: OfProtocol, caller: Caller, fds: list
     tenant, protocol = daemon.state.protocol(a.tenant, a.protocol)
     counters = daemon.statistics.read([tenant], {})["tenants"].get(tenant.name, {})
     about = daemon.tenants.describe_protocol(tenant, protocol)
-    return {**about, "counters": counters.get("protocols", {}).get(protocol.name)}
+    return {**about, "versions": versions.describe(protocol), "counters": counters.get("protocols", {}).get(protocol.name)}
+
+
+@verb("protocol.rollback", Rollback, "tenant")
+async def protocol_rollback(daemon: Daemon, a: Rollback, caller: Caller, fds: list[int]) -> Any:
+    """Let an earlier version run again."""
+    return await daemon.protocols.rollback(a.tenant, a.protocol, a.version, caller.name)
 
 
 @verb("protocol.rm", OfProtocol, "tenant")

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -49,7 +49,10 @@ def read_built(fd: int) -> Built:
 
 
 class Compiler:
-    """The compiler process; started with the first job, or by `start`."""
+    """The compiler process; started with the first job, or by `start`.
+
+    `spent(owner, seconds)` is called with the processor time that a job took, however it ended.
+    """
 
     def __init__(
         self,
@@ -58,11 +61,13 @@ class Compiler:
         *,
         settings: str = "{}",
     ) -> None:
+        self.spent: Callable[[str, float], None] = lambda owner, seconds: None
         self._command = (*command, "--settings", settings)
         self._environment = environment
         self._channel: AsyncChannel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._jobs: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
+        self._owners: dict[int, str] = {}
         self._next = 0
         self._reader: asyncio.Task[None] | None = None
         self._sending = asyncio.Lock()
@@ -93,7 +98,9 @@ class Compiler:
         with contextlib.suppress(Refusal, OSError):
             while (frame := await channel.receive()) is not None:
                 message = decode(frame.payload)
-                waiter = self._jobs.pop(int(message.get("id", -1)), None)
+                job = int(message.get("id", -1))
+                self.spent(self._owners.pop(job, ""), float(message.get("cpu_seconds", 0.0)))  # also when nobody waits any more
+                waiter = self._jobs.pop(job, None)
                 if waiter is None or waiter.done():
                     close_all(frame.fds)
                 else:
@@ -115,6 +122,7 @@ class Compiler:
                     Refusal("compiler_down", "the compiler process died while this was being compiled", "load it again")
                 )
         self._jobs.clear()
+        self._owners.clear()
 
     async def compile(self, owner: str, content: bytes, options: Mapping[str, Any]) -> tuple[Built, bool]:
         """Verify and compile an object; also whether it came from the cache. Jobs of one owner run one after the other.
@@ -123,6 +131,12 @@ class Compiler:
         """
         message, fds = await self._ask(memfd("chamelio-object", content), owner=owner, options=dict(options))
         return read_built(fds[0]), bool(message.get("cached"))
+
+    async def known(self, owner: str, content: bytes, options: Mapping[str, Any]) -> Built | None:
+        """What `compile` would give, if that needs no work. Raises Refusal."""
+        fd = memfd("chamelio-object", content)
+        message, fds = await self._ask(fd, owner=owner, options=dict(options), compile=False)
+        return read_built(fds[0]) if message.get("found") else None
 
     async def cached(self, key: str) -> Built | None:
         """A unit that was compiled before, by its key; None if the cache does not have it."""
@@ -138,6 +152,7 @@ class Compiler:
             job = self._next
             waiter: asyncio.Future[tuple[dict[str, Any], list[int]]] = asyncio.get_running_loop().create_future()
             self._jobs[job] = waiter
+            self._owners[job] = str(request.get("owner", ""))
             try:
                 async with self._sending:
                     await channel.send({"id": job, **request}, [fd] if fd is not None else [])

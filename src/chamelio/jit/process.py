@@ -5,7 +5,10 @@
 FD is a Unix stream socket, on which requests and replies are framed messages (chamelio/messages.py):
 
     {"id", "owner", "options"} + object as a descriptor   -> {"id", "cached"} + encoded Built, or {"id", "error"}
+    the same with "compile": false                        -> {"id", "found"} + encoded Built if it is in the cache
     {"id", "key"}                                         -> {"id", "found"} + encoded Built if it is in the cache
+
+An answer for which a child has worked says in "cpu_seconds" how much processor time that took.
 
 The process has one thread, imports everything once and then only forks, so a job starts within milliseconds. Its children
 do the work on hostile input; they may crash or be killed for their use of time and memory, and that is the job's result
@@ -173,8 +176,8 @@ class Process:
             options = dict(request.get("options") or {})
             key = self._key(content, options)
             found = self._cache.get(key)
-            if found is not None:
-                self._reply(number, found, cached=True)
+            if found is not None or not request.get("compile", True):
+                self._reply(number, found, cached=True, found=found is not None)
             else:
                 self._waiting.append(Job(number, str(request.get("owner")), key, content, options))
         except Refusal as error:
@@ -190,8 +193,8 @@ class Process:
         finally:
             close_all(fds)
 
-    def _refuse(self, number: int, error: Refusal) -> None:
-        self._channel.send({"id": number, "error": error.describe()})
+    def _refuse(self, number: int, error: Refusal, **about: Any) -> None:
+        self._channel.send({"id": number, "error": error.describe(), **about})
 
     # ---- children ----------------------------------------------------------------------------------------------------
 
@@ -265,11 +268,11 @@ class Process:
         self._selector.unregister(job.pipe)
         os.close(job.pipe)
         self._running.remove(job)
-        status = self._reap(job.pid, patient=killed is None)
+        status, cpu_seconds = self._reap(job.pid, patient=killed is None)
         length = int.from_bytes(job.result[:_LENGTH], "big")
         body = bytes(job.result[_LENGTH:])
         if killed is not None or len(job.result) < _LENGTH or len(body) != length or not body:
-            self._refuse(job.number, crash(killed or how_it_ended(status)))
+            self._refuse(job.number, crash(killed or how_it_ended(status)), cpu_seconds=cpu_seconds)
             return
         try:
             if body[:1] == b"+":
@@ -277,25 +280,25 @@ class Process:
                 if built.key != job.key:
                     raise Refusal("compiler_crash", "the compiler's child answered for another job")
                 self._cache.put(job.key, body[1:])
-                self._reply(job.number, body[1:], cached=False)
+                self._reply(job.number, body[1:], cached=False, cpu_seconds=cpu_seconds)
                 return
             raise Refusal.of(msgspec.msgpack.decode(body[1:]))
         except msgspec.DecodeError as error:
-            self._refuse(job.number, crash(f"its result makes no sense: {error}"))
+            self._refuse(job.number, crash(f"its result makes no sense: {error}"), cpu_seconds=cpu_seconds)
         except Refusal as error:
-            self._refuse(job.number, error)
+            self._refuse(job.number, error, cpu_seconds=cpu_seconds)
 
     @staticmethod
-    def _reap(pid: int, *, patient: bool) -> int:
-        """Wait status of a child, which is killed unless it ends by itself very soon."""
+    def _reap(pid: int, *, patient: bool) -> tuple[int, float]:
+        """Wait status of a child, which is killed unless it ends by itself very soon, and the processor time it took."""
         end = time.monotonic() + (_REAP_SECONDS if patient else 0.0)
         while True:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return status
-            if time.monotonic() >= end:
+            late = time.monotonic() >= end
+            if late:
                 os.kill(pid, signal.SIGKILL)
-                return os.waitpid(pid, 0)[1]
+            done, status, usage = os.wait4(pid, 0 if late else os.WNOHANG)
+            if done:
+                return status, usage.ru_utime + usage.ru_stime
             time.sleep(0.001)
 
 
