@@ -65,6 +65,7 @@ class Attached(Protocol):
     layout: Layout
     region_fd: int
     bells: list[int]
+    wake: list[int]
     about: dict[str, Any]
 
     async def call(self, verb: str, **arguments: Any) -> Any:
@@ -80,7 +81,7 @@ class Agent:
         obj = load_object(content, manifest.name)
         self._types = value_types(obj)
         self._slow = slow_columns(obj)
-        self.region = Region(attachment.region_fd, attachment.origin, attachment.layout, self._types, self._slow)
+        self.region = Region(attachment.region_fd, attachment.origin, attachment.layout, self._types, self._slow, attachment.wake)
         rings = {m.kind: m.name for m in attachment.layout.maps if m.kind in (RING_IN, RING_OUT)}
         low, high = attachment.about["ports"]
         self.services = Services(self.region, attachment.address, (low, high), rings.get(RING_IN))
@@ -90,6 +91,7 @@ class Agent:
         self._applications: set[asyncio.Task[None]] = set()
         self._contexts: set[int] = set()  # given to applications that live
         self._prepared = asyncio.Event()
+        self._rung = asyncio.Event()  # there is work for the slow path
         self.engine_gone = asyncio.Event()
 
     # ---- the slow path ------------------------------------------------------------------------------------------------
@@ -100,9 +102,8 @@ class Agent:
         self.slow_path.on_start(resumed=self._attachment.resumed)
         self._prepared.set()
         loop = asyncio.get_running_loop()
-        bell = self._attachment.bells[0]
-        rung = asyncio.Event()
-        loop.add_reader(bell, self._ring, bell, rung)
+        bell, rung = self._attachment.bells[0], self._rung
+        loop.add_reader(bell, self._ring, bell)
         try:
             while True:
                 if self.runtime.poll(self.now()) or not self.runtime.sleep():
@@ -117,12 +118,12 @@ class Agent:
         finally:
             loop.remove_reader(bell)
 
-    def _ring(self, bell: int, rung: asyncio.Event) -> None:
+    def _ring(self, bell: int) -> None:
         with contextlib.suppress(BlockingIOError):
             if not os.read(bell, 4096):  # the engine held the other end
                 asyncio.get_running_loop().remove_reader(bell)
                 self.engine_gone.set()
-        rung.set()
+        self._rung.set()
 
     async def settle(self) -> None:
         """Wait until the engine has taken all requests of the slow path, so that what was promised holds."""
@@ -155,12 +156,14 @@ class Agent:
                 try:
                     if verb == "hello" and context is None:
                         context = await self._open_context()
-                        fds = [self._attachment.region_fd, self._attachment.bells[context]]
+                        attached = self._attachment
+                        fds = [attached.region_fd, attached.bells[context], *attached.wake]
                         await channel.send({"ok": self._describe(context)}, fds)
                         continue
                     if context is None or not isinstance(verb, str):
                         raise RequestError("EPROTO", "say hello first")
                     result = self.slow_path.on_request(context, verb, request)
+                    self._rung.set()  # it may be due earlier now
                     await self.settle()
                     await channel.send({"ok": result})
                 except RequestError as error:

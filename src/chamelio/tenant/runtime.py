@@ -6,6 +6,7 @@ clocks: an agent runs them over asyncio, tests and the virtual world step them b
 
 from __future__ import annotations
 
+import random
 import traceback
 from collections import deque
 from collections.abc import Sequence
@@ -39,6 +40,12 @@ class Services:
         self._packets: deque[bytes] = deque()
         self._entries: list[deque[tuple[Any, ...]]] = [deque() for _ in self._requests]
         self.dropped = 0
+        self.due: int | None = None
+        self.random: random.Random = random.SystemRandom()  # for what strangers must not guess; seeded in the virtual world
+
+    def call_at(self, when: int) -> None:
+        """Have `on_time` called at `when` (ns; 0: soon), or earlier if that was asked for."""
+        self.due = when if self.due is None else min(self.due, when)
 
     def send_packet(self, packet: bytes) -> None:
         """Transmit a whole IPv4 packet from our address. Too long a one is a ValueError."""
@@ -95,7 +102,7 @@ class SlowPath:
         """An application closed its context, or died: all that it had is free again."""
 
     def on_time(self, now: int) -> int | None:
-        """Called when due; returns when it wants to be called next (ns), or None."""
+        """Called when due; returns when it wants to be called next (ns), or None: when `services.call_at` says so."""
         return None
 
 
@@ -123,7 +130,8 @@ class Runtime:
             if entries.ready:
                 worked = True
                 self._guard(self.slow_path.on_entries, entries.take(BATCH), now)
-        if self._due is not None and now >= self._due:
+        if (due := self.due) is not None and now >= due:
+            self.services.due = None
             due = self._guard(self.slow_path.on_time, now)
             self._due = due if isinstance(due, int) else None
         self.services.flush()
@@ -132,7 +140,8 @@ class Runtime:
     @property
     def due(self) -> int | None:
         """When `poll` must be called at the latest (ns)."""
-        return self._due
+        asked = self.services.due
+        return self._due if asked is None else asked if self._due is None else min(self._due, asked)
 
     def sleep(self) -> bool:
         """Ask for the doorbell. False: there is something to do already."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class _Attachment:
         self.layout, self.directory, self.resumed = instance.layout, directory, False
         self.region_fd = os.dup(instance.region_fd)
         self.bells = [os.dup(fd) for fd in instance.bells]
+        self.wake = [os.dup(fd) for fd in instance.wake_fds]
         self.about: dict[str, Any] = {"contexts": [], "ports": list(instance.ports)}
         self._open: set[int] = set()
         host.attach(instance.index, 0)
@@ -56,7 +58,7 @@ class _Attachment:
 
     def close(self) -> None:
         """Give the descriptors back."""
-        for fd in (self.region_fd, *self.bells):
+        for fd in (self.region_fd, *self.bells, *self.wake):
             os.close(fd)
 
 
@@ -77,6 +79,7 @@ class Resident:
         self.instance = host.add_instance(self.index, host.load_unit(image), address, manifest.ip_protocol, **how)
         self._attachment = _Attachment(host, self.instance, self.directory)
         self.agent = Agent(self._attachment, protocol)
+        self.agent.services.random = random.Random(f"{name} {address}")
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
