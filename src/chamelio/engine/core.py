@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import select
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from chamelio.engine import abi
+from chamelio.engine.memory import Bell
 
 MAX_CORES = 8
 QUANTUM = 40_000  # cycles per round and unit of weight
@@ -21,6 +25,8 @@ COMMAND_TIMEOUT_S = 2.0
 VIRTUAL_HZ = 3_000_000_000  # cycles per second of the virtual clock
 CALIBRATION_S = 0.02
 PR_SET_TIMERSLACK = 29
+WATCH_BELL = 1 << 32  # CHAM_WATCH_BELL
+EPOLL_CTL_MOD = 3
 _U32 = 0xFFFFFFFF
 
 Call = dict[str, Callable[..., Any]]
@@ -62,6 +68,13 @@ def _both(cycles: Callable[[], int]) -> tuple[int, int]:
     return ns, count
 
 
+def _epoll_modify(epoll: int, fd: int, event: bytes) -> None:
+    """`select.epoll` puts only the descriptor into an event's data; ours tells bells from ports. Raises OSError."""
+    if ctypes.CDLL(None, use_errno=True).epoll_ctl(epoll, EPOLL_CTL_MOD, fd, event):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
 class Core:
     """Core `index` of `total`. `call` are the provider's entries; `counters` is the memory of its `struct cham_counters`."""
 
@@ -73,6 +86,8 @@ class Core:
         self.state = abi.alloc("cham_core")
         self.frames, self._free = abi.alloc("cham_frame", frames), np.zeros(frames, np.uint32)
         self._thread: threading.Thread | None = None
+        self.bell = Bell()
+        self._watched = select.epoll()
         self.busy_until = 0  # virtual time: when the round that it is in ends; for whoever steps it
         self._rings: list[np.ndarray[Any, np.dtype[Any]]] = []
         core = self.state
@@ -81,6 +96,8 @@ class Core:
         core["counters"] = counters.ctypes.data
         core["quantum"], core["max_debt"] = QUANTUM, MAX_DEBT
         core["poll_adaptive"] = adaptive
+        core["watched"] = self._watched.fileno()
+        self.watch(self.bell.fd, bell=True)
         call["cham_core_init"](self.address, self.frames.ctypes.data, self._free.ctypes.data, frames)
         core["ns_per_cycle"] = clock.ns_per_cycle
         if clock.ns_base:
@@ -101,6 +118,29 @@ class Core:
         ring = abi.alloc("cham_handover")
         self._rings.append(ring)
         self.state["to"][0][other.index] = other.state["from"][0][self.index] = ring.ctypes.data
+        self.state["bells"][0][other.index] = other.bell.ring_fd
+
+    # ---- what wakes it -----------------------------------------------------------------------------------------------
+
+    def watch(self, fd: int, *, bell: bool) -> None:
+        """Wake up when a descriptor becomes readable: a pipe that is then emptied (`bell`), or a port's, which the port reads."""
+        self._watched.register(fd, select.EPOLLIN)
+        event = struct.pack("<IQ", select.EPOLLIN, fd | (WATCH_BELL if bell else 0))
+        _epoll_modify(self._watched.fileno(), fd, event)
+
+    def unwatch(self, fd: int) -> None:
+        """Do not wake up for it any more."""
+        with contextlib.suppress(OSError):
+            self._watched.unregister(fd)
+
+    def ring(self) -> None:
+        """Wake it up."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self.bell.ring_fd, b"\0")
+
+    def let_sleep(self, may: bool) -> None:
+        """Whether everybody who has something for it can wake it."""
+        self.state["may_sleep"] = may
 
     # ---- commands ----------------------------------------------------------------------------------------------------
 
@@ -118,6 +158,7 @@ class Core:
     def _await_round(self) -> None:
         ticket = (int(self.state["requested"][0]) + 1) & _U32
         self.state["requested"] = ticket
+        self.ring()
         deadline = time.monotonic() + COMMAND_TIMEOUT_S
         while int(self.state["completed"][0]) != ticket:
             if time.monotonic() > deadline:
@@ -143,8 +184,14 @@ class Core:
         """Stop the thread after the round that it is in."""
         if self._thread is not None:
             self.state["stop"] = 1
+            self.ring()
             self._thread.join(COMMAND_TIMEOUT_S)
             self._thread = None
+
+    def close(self) -> None:
+        """Give descriptors back; it has stopped."""
+        self._watched.close()
+        self.bell.close()
 
     @property
     def running(self) -> bool:

@@ -165,13 +165,19 @@ class Engine:
                 port.claim_address(address)
             self._command("ADD_PORT", f"port {name}", index, structures[-1].ctypes.data)
             self._ports[index] = (name, port, structures)
+            if port.fd is not None:
+                owner.watch(port.fd, bell=port.fd_is_bell)
+            self._settle_sleep()
             return index
 
     def remove_port(self, index: int) -> None:
         """Take a port out of service and close it; packets that wait in it are dropped and counted."""
         with self._lock:
             self._command("REMOVE_PORT", f"port {index}", index)
-            _, port, _ = self._ports.pop(index)
+            _, port, structures = self._ports.pop(index)
+            if port.fd is not None:
+                self.cores[int(structures[0]["core"][0])].unwatch(port.fd)
+            self._settle_sleep()
             self._port_states.pop(index, None)
             port.close()
 
@@ -201,7 +207,14 @@ class Engine:
         """Once a second: let ports look at the outside world. Per port "up" or why it is down."""
         with self._lock:
             self._port_states = {index: port.refresh() for index, (_, port, _) in self._ports.items()}
+            self._settle_sleep()
             return {self._ports[i][0]: state for i, state in self._port_states.items()}
+
+    def _settle_sleep(self) -> None:
+        """A core may sleep when all of its ports can wake it."""
+        for core in self.cores:
+            mine = [port for _, port, structures in self._ports.values() if int(structures[0]["core"][0]) == core.index]
+            core.let_sleep(all(port.wakes for port in mine))
 
     # ---- tenants ---------------------------------------------------------------------------------------------------
 
@@ -385,6 +398,8 @@ class Engine:
                 instance.close()
                 raise
             self._instances[index] = instance
+            for core, bell in zip(self.cores, instance.core_bells, strict=True):
+                core.watch(bell.fd, bell=True)
             return instance
 
     def _prepare(self, instance: Instance, layout: Layout) -> None:
@@ -406,6 +421,8 @@ class Engine:
         with self._lock:
             instance = self._instance(index)
             self._command("REMOVE_INSTANCE", f"instance {index}", index)
+            for core, bell in zip(self.cores, instance.core_bells, strict=True):
+                core.unwatch(bell.fd)
             del self._instances[index]
             instance.close()
 
@@ -551,6 +568,8 @@ class Engine:
         for unit in self._units.values():
             unit.code.close()
         self._units.clear()
+        for core in self.cores:
+            core.close()
 
     def __enter__(self) -> Engine:
         return self

@@ -24,6 +24,7 @@ class Instance:
         self.layout = layout
         self.memory = InstanceMemory(layout, index, cores)
         self._bells = [Bell() for _ in range(layout.contexts)]
+        self.core_bells = [Bell() for _ in range(cores)]  # by which the tenant wakes the cores
 
     @property
     def region_fd(self) -> int:
@@ -39,6 +40,11 @@ class Instance:
     def bells(self) -> list[int]:
         """Per context the descriptor that becomes readable when the engine rings (the read end of a pipe)."""
         return [bell.fd for bell in self._bells]
+
+    @property
+    def wake_fds(self) -> list[int]:
+        """Per core the descriptor by which the tenant wakes it when it sleeps (the write end of a pipe)."""
+        return [bell.ring_fd for bell in self.core_bells]
 
     def ring_fds(self) -> list[int]:
         """The engine's ends of the doorbells."""
@@ -63,5 +69,5 @@ class Instance:
     def close(self) -> None:
         """Free memory and doorbells."""
         self.memory.close()
-        for bell in self._bells:
+        for bell in (*self._bells, *self.core_bells):
             bell.close()

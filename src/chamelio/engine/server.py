@@ -172,10 +172,10 @@ class Server:
         self.labels.instances.pop(index, None)
 
     def do_instance_open(self, index: int) -> tuple[dict[str, Any], list[int]]:
-        """What a tenant needs to map an instance: origin and layout; descriptors of region and doorbells."""
+        """What a tenant needs to map an instance: origin and layout; descriptors of region, doorbells, cores' bells."""
         instance: Instance = self.engine.instance(index)
         about = {"origin": instance.origin, "layout": msgspec.to_builtins(instance.layout)}
-        return about, [instance.region_fd, *instance.bells]
+        return about, [instance.region_fd, *instance.bells, *instance.wake_fds]
 
     def do_attach(self, instance: int, context: int) -> None:
         """Give a context to a new owner."""

@@ -198,6 +198,8 @@ struct cham_neighbour {
     u32 n_parked;
 };
 
+#define CHAM_WATCH_BELL (1ull << 32) /* in an event's data: a pipe that is to be emptied */
+
 /* ---- the core -------------------------------------------------------------------------------------------------- */
 
 struct cham_command {
@@ -219,6 +221,9 @@ struct cham_core {
     u32 index;   /* of this core */
     u32 n_cores; /* of the engine */
     u32 stop;
+    u32 may_sleep; /* 1: everybody who has something for this core can wake it; written by the control thread */
+    s32 watched;   /* an epoll descriptor: bells (CHAM_WATCH_BELL | descriptor) and ports */
+    s32 bells[CHAM_MAX_CORES]; /* write ends that wake the other cores */
     u32 poll_adaptive; /* 1: nap when idle */
     u32 n_ports;
     u32 n_active; /* tenants in `active` */

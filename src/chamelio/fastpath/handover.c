@@ -1,6 +1,8 @@
 /* Packets between cores: given to the core that owns a flow or polls a port, and taken from the others. */
-#include "handover.h"
+#include <unistd.h>
+
 #include "demux.h"
+#include "handover.h"
 
 static void hand_over(struct cham_core *core, u32 to, struct cham_frame *f, struct handover_slot slot)
 {
@@ -15,6 +17,9 @@ static void hand_over(struct cham_core *core, u32 to, struct cham_frame *f, stru
     h->slots[h->prod % HANDOVER_SLOTS] = slot;
     publish_u32(&h->prod, h->prod + 1);
     core->counters->handed_over++;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (unlikely(untrusted_u32(&h->wait)) && write(core->bells[to], "", 1) < 0)
+        return; /* its bell is full: it has been rung often enough */
 }
 
 void cham_hand_delivery(struct cham_core *core, u32 to, u32 network, const struct cham_binding *b, struct cham_frame *f)

@@ -32,6 +32,7 @@ struct cham_handover {
     u32 prod CHAM_ALIGNED(64);
     u32 reclaimed; /* the producer's: every frame before this is back in its pool */
     u32 cons CHAM_ALIGNED(64);
+    u32 wait; /* the consumer's: it sleeps, and is to be woken */
     struct handover_slot slots[HANDOVER_SLOTS] CHAM_ALIGNED(64);
 };
 

@@ -248,6 +248,21 @@ CHAM_INLINE u32 wheel_advance(struct wheel *w, struct wheel_node *nodes, u64 now
     return 1;
 }
 
+/* When the next occupied slot is to be looked at (ns), or ~0. */
+CHAM_INLINE u64 wheel_due(const struct wheel *w)
+{
+    if (!w->armed)
+        return ~0ull;
+    if (w->head[NODE_EXPIRING] != CHAM_NONE)
+        return 0;
+    for (u64 tick = w->tick; tick < w->tick + WHEEL_SLOTS; tick = (tick | 63) + 1) {
+        u64 word = w->occupied[tick % WHEEL_SLOTS / 64] >> tick % 64;
+        if (word)
+            return (tick + (u64)__builtin_ctzll(word) + 1) << WHEEL_TICK_SHIFT;
+    }
+    return (w->tick / WHEEL_SLOTS + 1) * WHEEL_SLOTS << WHEEL_TICK_SHIFT; /* the second level moves up then */
+}
+
 /* The next id whose tick has passed, or CHAM_NONE; *budget limits how many ids and revolutions are looked at. An id is never
  * early, and one tick late at most when the budget suffices. */
 CHAM_INLINE u32 wheel_next(struct wheel *w, struct wheel_node *nodes, u64 now, u32 *budget)
@@ -274,7 +289,8 @@ CHAM_INLINE u32 wheel_next(struct wheel *w, struct wheel_node *nodes, u64 now, u
 
 /* ---- rings: one per context and direction, single producer, single consumer --------------------------------- */
 
-/* What lies in the region. Each half is written by one side only; `wait` asks the producer to ring the doorbell. */
+/* What lies in the region. Each half is written by one side only; by `wait` the consumer asks the producer to ring its
+ * doorbell: the application of an outbound ring, the engine of an inbound one. */
 struct ring_shared {
     u32 prod CHAM_ALIGNED(64);
     u32 cons CHAM_ALIGNED(64);

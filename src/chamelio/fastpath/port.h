@@ -25,6 +25,7 @@ struct cham_port_ops {
     u32 (*rx)(struct cham_port *port, struct cham_frame **frames, u32 max, u64 now);
     void (*tx)(struct cham_port *port, struct cham_frame **frames, u32 n, u64 now);
     void (*flush)(struct cham_port *port, u64 now);
+    void (*ask)(struct cham_port *port, u32 ring); /* NULL, or: ask the other side to ring when it sends, or not to */
 };
 
 struct cham_port_counters {

@@ -187,4 +187,10 @@ void cham_fault_drain(struct cham_port *port)
         }
 }
 
-const struct cham_port_ops cham_fault_ops = {fault_rx, fault_tx, fault_flush};
+static void fault_ask(struct cham_port *port, u32 ring)
+{
+    if (port->inner->ops->ask)
+        port->inner->ops->ask(port->inner, ring);
+}
+
+const struct cham_port_ops cham_fault_ops = {fault_rx, fault_tx, fault_flush, fault_ask};

@@ -60,4 +60,10 @@ static void pcap_flush(struct cham_port *port, u64 now)
     port->status = port->inner->status;
 }
 
-const struct cham_port_ops cham_pcap_ops = {pcap_rx, pcap_tx, pcap_flush};
+static void pcap_ask(struct cham_port *port, u32 ring)
+{
+    if (port->inner->ops->ask)
+        port->inner->ops->ask(port->inner, ring);
+}
+
+const struct cham_port_ops cham_pcap_ops = {pcap_rx, pcap_tx, pcap_flush, pcap_ask};

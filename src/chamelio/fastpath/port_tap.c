@@ -86,4 +86,4 @@ static void tap_flush(struct cham_port *port, u64 now)
     (void)now;
 }
 
-const struct cham_port_ops cham_tap_ops = {tap_rx, tap_tx, tap_flush};
+const struct cham_port_ops cham_tap_ops = {tap_rx, tap_tx, tap_flush, 0};

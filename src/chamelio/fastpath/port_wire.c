@@ -1,5 +1,6 @@
 /* The shared-memory wire as a port. */
 #include "port.h"
+#include "port_sys.h"
 #include "port_wire.h"
 #include "untrusted.h"
 
@@ -69,6 +70,15 @@ static void wire_tx(struct cham_port *port, struct cham_frame **frames, u32 n, u
         frame_put(port->pool, f);
     }
     publish_u32(&w->out->prod, w->out_prod);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* what is there before whether it sleeps */
+    if (unlikely(untrusted_u32(&w->out->wait)) && w->bell >= 0 && write(w->bell, "", 1) < 0)
+        return; /* it is full: it has been rung often enough */
+}
+
+static void wire_ask(struct cham_port *port, u32 ring)
+{
+    struct cham_wire *w = port->state;
+    publish_u32(&w->in->wait, ring);
 }
 
 static void wire_flush(struct cham_port *port, u64 now)
@@ -77,4 +87,4 @@ static void wire_flush(struct cham_port *port, u64 now)
     (void)now;
 }
 
-const struct cham_port_ops cham_wire_ops = {wire_rx, wire_tx, wire_flush};
+const struct cham_port_ops cham_wire_ops = {wire_rx, wire_tx, wire_flush, wire_ask};

@@ -23,8 +23,10 @@ struct wire_slot {
 CHAM_ASSERT_SIZE(struct wire_slot, WIRE_SLOT_BYTES);
 
 struct wire_ring {
-    u32 prod CHAM_ALIGNED(64); /* written by the producer only */
-    u32 cons CHAM_ALIGNED(64); /* written by the consumer only */
+    u32 prod CHAM_ALIGNED(64); /* written by the producer only, as is */
+    u32 rings;                 /* 1: it wakes a consumer that asks for it */
+    u32 cons CHAM_ALIGNED(64); /* written by the consumer only, as is */
+    u32 wait;                  /* 1: it sleeps, and is to be woken by its bell */
     struct wire_slot slots[WIRE_SLOTS] CHAM_ALIGNED(64);
 };
 CHAM_ASSERT_SIZE(struct wire_ring, 128 + WIRE_SLOTS * WIRE_SLOT_BYTES);
@@ -33,7 +35,7 @@ struct cham_wire { /* a port's state: the engine's own positions, which nobody e
     struct wire_ring *out, *in;
     u32 out_prod, in_cons;
     u32 damaged;
-    u32 pad;
+    s32 bell; /* wakes the other end; -1: it has none. Written by the control thread */
 };
 
 #endif

@@ -170,4 +170,4 @@ u32 cham_xdp_check(const struct cham_port *port)
     return x->n_free + busy == XDP_RING && x->tx.ours - x->completion.ours == busy && x->fill.ours - x->rx.ours == XDP_RING;
 }
 
-const struct cham_port_ops cham_xdp_ops = {xdp_rx, xdp_tx, xdp_flush};
+const struct cham_port_ops cham_xdp_ops = {xdp_rx, xdp_tx, xdp_flush, 0};

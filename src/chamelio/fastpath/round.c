@@ -1,10 +1,5 @@
 /* The round: poll ports, serve tenants by deficit round robin in cycles, flush ports, run one control message. */
-#include <time.h>
-
 #include "core.h"
-
-#define NAP_AFTER_NS 50000
-#define NAP_NS 50000
 
 static u32 poll_ports(struct cham_core *core)
 {
@@ -189,32 +184,6 @@ u32 cham_round(struct cham_core *core)
         c->idle_rounds++;
     return work;
 }
-
-/* The engine's thread: rounds until told to stop. An idle engine spins for a while, then naps between looks. */
-void cham_run(struct cham_core *core)
-{
-    static const struct timespec nap = {0, NAP_NS};
-    core_stamp(core);
-    while (!__atomic_load_n(&core->stop, __ATOMIC_ACQUIRE)) {
-        u64 provider = core->counters->cycles_provider;
-        if (cham_round(core))
-            continue;
-        /* a round that found nothing was not work */
-        core->counters->cycles_idle += core->counters->cycles_provider - provider;
-        core->counters->cycles_provider = provider;
-        if (core->poll_adaptive && core->now - core->idle_ns > NAP_AFTER_NS) {
-            nanosleep(&nap, 0);
-            u64 slept = core_stamp(core);
-            core->counters->cycles_idle += slept;
-            core->counters->cycles_elapsed += slept;
-        } else {
-            __builtin_ia32_pause();
-        }
-    }
-}
-
-/* The time stamp counter, for the control thread's calibration against the system's clock. */
-u64 cham_cycles(void) { return __builtin_readcyclecounter(); }
 
 /* Virtual time: one round at a given moment. */
 u32 cham_step(struct cham_core *core, u64 now)

@@ -19,6 +19,7 @@ from chamelio.messages import AsyncChannel, Refusal, close_all, decode, default_
 from chamelio.tenant.region import Region, type_of
 from chamelio.tenant.rings import Consumer, Entries, RingDamaged
 
+MAX_FDS = 10  # region, doorbell, and one for each of the engine's cores
 BATCH = 256  # entries handled before the loop gets its turn
 
 
@@ -43,8 +44,8 @@ class Stack:
         self.address: str = about["address"]
         layout = msgspec.convert(about["layout"], Layout)
         types = {name: type_of(form) for name, form in about["types"].items()}
-        region_fd, self._bell = fds
-        self.region = Region(region_fd, about["origin"], layout, types, about["slow"])
+        region_fd, self._bell, *self._wake = fds
+        self.region = Region(region_fd, about["origin"], layout, types, about["slow"], self._wake)
         os.close(region_fd)
         self.listeners: set[Listener] = set()
         self.on_entries: Callable[[Entries], None] = lambda entries: None
@@ -70,11 +71,11 @@ class Stack:
                 error.errno,
                 f"no agent serves {protocol} for tenant {tenant}: start `python -m chamelio.tenant.agent {tenant} {protocol}`",
             ) from None
-        channel = AsyncChannel(sock, max_fds=2, limit=1 << 22)
+        channel = AsyncChannel(sock, max_fds=MAX_FDS, limit=1 << 22)
         await channel.send({"verb": "hello"})
         frame = await channel.receive()
         reply = decode(frame.payload) if frame else {}
-        if frame is None or "ok" not in reply or len(frame.fds) != 2:
+        if frame is None or "ok" not in reply or len(frame.fds) < 3:
             close_all(frame.fds if frame else [])
             channel.close()
             raise ConnectionRefusedError(errno.ECONNREFUSED, reply.get("error", {}).get("message", "the agent hung up"))
@@ -144,7 +145,7 @@ class Stack:
             return
         self.closed = True
         self._loop.remove_reader(self._bell)
-        os.close(self._bell)
+        close_all([self._bell, *self._wake])
         self._channel.close()
         self._watch.cancel()
         self._replies.put_nowait(None)  # for who waits

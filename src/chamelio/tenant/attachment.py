@@ -36,10 +36,11 @@ class Attachment:
         self.resumed: bool = about["resumed"]
         self.directory = Path(about["directory"])
         self.layout = msgspec.convert(about["layout"], Layout)
-        if len(fds) != 1 + self.layout.contexts:
+        self.region_fd, *bells = fds
+        self.bells, self.wake = bells[: self.layout.contexts], bells[self.layout.contexts :]
+        if not self.wake:
             close_all(fds)
-            raise Refusal("failed", f"{len(fds)} descriptors came with the attachment, not {1 + self.layout.contexts}")
-        self.region_fd, *self.bells = fds
+            raise Refusal("failed", f"{len(fds)} descriptors came with the attachment, too few for {self.layout.contexts} contexts")
         self._listen(channel)
 
     def _listen(self, channel: AsyncChannel) -> None:
@@ -98,7 +99,7 @@ class Attachment:
         """Hang up: the grace time begins."""
         self._reader.cancel()
         self.channel.close()
-        close_all([self.region_fd, *self.bells])
+        close_all([self.region_fd, *self.bells, *self.wake])
 
 
 def read_token(run: Path | None, tenant: str) -> str | None:

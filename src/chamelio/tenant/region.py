@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,12 +112,20 @@ class Values(Array):
 class Region:
     """A mapped region. `types` gives the value type of each map, `slow` the fields that are ours to write; `fd` is not kept.
 
-    Rings exist once for each of the engine's `cores`; arrays and buffers once.
+    Rings exist once for each of the engine's `cores`; arrays and buffers once. `wake` are the descriptors by which each core is
+    woken when it sleeps; without them an idle engine notices what is put into its rings with a delay.
     """
 
     def __init__(
-        self, fd: int, origin: int, layout: Layout, types: Mapping[str, np.dtype[Any]], slow: Mapping[str, Collection[str]]
+        self,
+        fd: int,
+        origin: int,
+        layout: Layout,
+        types: Mapping[str, np.dtype[Any]],
+        slow: Mapping[str, Collection[str]],
+        wake: Sequence[int] = (),
     ) -> None:
+        self._wake = list(wake)
         self._mapping = mmap.mmap(fd, 0)
         self.cores = (len(self._mapping) - layout.shared_bytes) // layout.core_bytes
         self.content = memoryview(self._mapping)[origin:]
@@ -166,7 +174,7 @@ class Region:
         """The inbound ring of a context, to a core."""
         m, at = self._shared(name, RING_IN)
         at += context * m.context_stride + core * self.layout.core_bytes
-        return Producer(self.content, at, m.stride, m.max_entries, self.types[name])
+        return Producer(self.content, at, m.stride, m.max_entries, self.types[name], self._bell(core))
 
     def punted(self, core: int = 0) -> Consumer:
         """Packets that handlers of a core gave to the slow path."""
@@ -175,4 +183,8 @@ class Region:
     def raw_output(self, core: int = 0) -> Producer:
         """Packets that the slow path sends by a core."""
         assert self.layout.xmit == self.layout.punt + RAW_RING
-        return Producer(self.content, self.layout.xmit + core * self.layout.core_bytes, RAW.itemsize, RAW_SLOTS, RAW)
+        at = self.layout.xmit + core * self.layout.core_bytes
+        return Producer(self.content, at, RAW.itemsize, RAW_SLOTS, RAW, self._bell(core))
+
+    def _bell(self, core: int) -> int | None:
+        return self._wake[core] if core < len(self._wake) else None

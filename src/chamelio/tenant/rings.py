@@ -5,6 +5,8 @@ The engine is not trusted less than it trusts us, but indices are checked all th
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from typing import Any
 
@@ -78,9 +80,13 @@ class Consumer(_Ring):
 class Producer(_Ring):
     """The writing end of an inbound ring."""
 
-    def __init__(self, content: memoryview, at: int, stride: int, slots: int, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, content: memoryview, at: int, stride: int, slots: int, dtype: np.dtype[Any], bell: int | None = None
+    ) -> None:
+        """`bell`: the descriptor that wakes the engine's core when it sleeps."""
         super().__init__(content, at, stride, slots, dtype)
         self.pos = self.words[_PROD]
+        self._bell = bell
 
     @property
     def consumed(self) -> int:
@@ -107,3 +113,8 @@ class Producer(_Ring):
         """The entry at `pos` has been written in place; the engine may take it."""
         self.pos = (self.pos + 1) & U32
         self.words[_PROD] = self.pos
+        if self._bell is not None:
+            fence()
+            if self.words[_WAIT]:
+                with contextlib.suppress(OSError):  # it is full, or the engine has gone
+                    os.write(self._bell, b"\0")

@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -26,7 +27,7 @@ static const u8 our_mac[6] = {2, 0, 0, 0, 0, 9};
 static struct wire_ring *out, *in;
 static u32 prod, cons, from, to;
 static u8 their_mac[6];
-static int know_mac;
+static int know_mac, bell = -1;
 static struct measure m;
 static u8 version;
 static u32 changes;
@@ -40,11 +41,25 @@ static int take_wire(const char *path)
     struct wire_ring *rings = mmap(0, 2 * sizeof *rings, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
     if (rings == MAP_FAILED)
         return -1;
+    char path_of_bell[4096];
+    snprintf(path_of_bell, sizeof path_of_bell, "%s.a.bell", path);
+    bell = open(path_of_bell, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    signal(SIGPIPE, SIG_IGN); /* the other end may go */
     out = rings + 1;
+    publish_u32(&out->rings, bell >= 0);
     in = rings;
     prod = out->prod;
     cons = in->cons;
     return 0;
+}
+
+/* What was written to the wire is there; wake the other end if it sleeps. */
+static void publish(void)
+{
+    publish_u32(&out->prod, ++prod);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (untrusted_u32(&out->wait) && bell >= 0 && write(bell, "", 1) < 0)
+        return; /* it has been rung often enough */
 }
 
 static u32 room(void) { return WIRE_SLOTS - (prod - untrusted_u32(&out->cons)); }
@@ -73,7 +88,7 @@ static void send_arp(u16 op, const u8 *mac, u32 address)
     cham_store32(arp + ARP_SENDER_IP, from);
     memcpy(arp + ARP_TARGET_MAC, mac, 6);
     cham_store32(arp + ARP_TARGET_IP, address);
-    publish_u32(&out->prod, ++prod);
+    publish();
 }
 
 static void take_arp(const u8 *arp)
@@ -128,7 +143,7 @@ static void send_request(u16 port, u32 bytes, u64 now)
     payload[8] = 0;
     payload[bytes - 1] = (u8)m.next;
     measure_sent(&m, now);
-    publish_u32(&out->prod, ++prod);
+    publish();
 }
 
 static int resolve(void)

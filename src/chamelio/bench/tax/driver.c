@@ -111,7 +111,7 @@ static struct cham_app_ring app_ring(u8 *at, u32 stride, u32 slots)
 
 static void open_application(const struct setup *s, u8 *region)
 {
-    app.bell = app.fd = -1;
+    app.bell = app.fd = app.core[0].wake = -1;
     app.region = region;
     app.region_bytes = s->region_bytes;
     app.cores = 1;

@@ -24,11 +24,12 @@ class Port:
 
     `name` is how messages and metrics call it, `kind` and `ops_symbol` ("cham_wire_ops") say which C implements it, `state`
     is its structure as a NumPy array of one element, `fd` becomes readable when there is something to receive (None: the
-    port can only be polled). Wrappers have an `inner` port, whose `network`, `mtu`, `mac` and `csum_offload` they share.
+    port can only be polled); with `fd_is_bell` it is a pipe that whoever wakes up has to empty. Wrappers have an `inner` port, whose `network`, `mtu`, `mac` and `csum_offload` they share.
     """
 
     kind = "port"
     ops_symbol = ""
+    fd_is_bell = False
 
     def __init__(
         self,
@@ -65,6 +66,11 @@ class Port:
     def refresh(self) -> str:
         """Look at the outside world and tell the C side: "up", or why the port is down. Called about once a second."""
         return self.inner.refresh() if self.inner else "up"
+
+    @property
+    def wakes(self) -> bool:
+        """Whether a core that sleeps is woken for everything that comes by this port. May change at `refresh`."""
+        return self.inner.wakes if self.inner else self.fd is not None
 
     def claim_address(self, address: str) -> None:
         """From now on packets for this IPv4 address come to the port, where it shares an interface with the kernel."""
@@ -126,6 +132,7 @@ class Wrapper(Port):
             csum_offload=inner.csum_offload,
             fd=inner.fd,
         )
+        self.fd_is_bell = inner.fd_is_bell
 
 
 def format_mac(mac: bytes) -> str:

@@ -25,9 +25,10 @@ import numpy as np
 from chamelio.engine import abi
 from chamelio.engine.ports.port import IP_MTU_MAX, Port, PortError
 from chamelio.engine.ports.spec import PortSpec
+from chamelio.tenant.rings import fence
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-F_OFD_SETLK = 37
+F_OFD_GETLK, F_OFD_SETLK = 36, 37
 ENDS = ("a", "b")
 
 
@@ -93,6 +94,11 @@ class WireMemory:
             raise
         return True
 
+    def taken(self, end: str) -> bool:
+        """Whether another process holds an end."""
+        about = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, ENDS.index(end), 1, 0)
+        return bool(struct.unpack_from("h", fcntl.fcntl(self.fd, F_OFD_GETLK, about))[0] != fcntl.F_UNLCK)
+
     def close(self) -> None:
         """Unmap and close; the lock goes with it."""
         self.rings = np.empty(0, self.rings.dtype)
@@ -132,6 +138,8 @@ class WirePort(Port):
         # go on where a former holder of this end stopped; a lie in there shows at the first burst
         state["out_prod"] = self.memory.rings["prod"][out]
         state["in_cons"] = self.memory.rings["cons"][1 - out]
+        state["bell"] = -1
+        self._bell = self._make_bell(end) if self._named else None
         super().__init__(
             f"wire:{spec.target}",
             mac=spec.options.get("mac", b"\x02" + hashlib.sha256(f"wire:{name}:{end}".encode()).digest()[:5]),
@@ -139,6 +147,7 @@ class WirePort(Port):
             network=int(spec.options.get("network", 0)),
             state=state,
             csum_offload=bool(spec.options.get("offload", False)),
+            fd=self._bell,
         )
         assert self.mtu <= IP_MTU_MAX
 
@@ -176,9 +185,46 @@ class WirePort(Port):
         temporary.symlink_to(f"/proc/{os.getpid()}/fd/{fd}")
         temporary.replace(self.link)
 
-    def refresh(self) -> str:
-        """Keep the name alive when the process that made the wire has gone."""
+    # ---- waking the other end, and being woken by it -----------------------------------------------------------------
+
+    fd_is_bell = True
+
+    def _bell_path(self, end: str) -> Path:
+        return self.link.with_name(f"{self.link.name}.{end}.bell")
+
+    def _make_bell(self, end: str) -> int | None:
+        """The named pipe by which the other end wakes us; None where there can be none."""
+        path = self._bell_path(end)
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(path, 0o600)
+            return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        return None
+
+    def _find_bell(self) -> None:
+        """Let the C side ring for the other end, if that has a bell, and say so there."""
         assert self.state is not None
+        if not self._named:
+            return
+        known, path = int(self.state["bell"][0]), self._bell_path(ENDS[1 - ENDS.index(self.end)])
+        with contextlib.suppress(OSError):  # nobody is there, or it does not sleep
+            if known >= 0 and os.fstat(known).st_ino == path.stat().st_ino:
+                return
+            self.state["bell"] = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self.memory.rings[ENDS.index(self.end)]["rings"] = 1
+            if known >= 0:
+                os.close(known)
+
+    @property
+    def wakes(self) -> bool:
+        """The other end is not taken, or it says that it rings."""
+        incoming = self.memory.rings[1 - ENDS.index(self.end)]
+        return self._bell is not None and (bool(incoming["rings"]) or not self.memory.taken(ENDS[1 - ENDS.index(self.end)]))
+
+    def refresh(self) -> str:
+        """Keep the name alive when the process that made the wire has gone; look for the other end's bell."""
+        assert self.state is not None
+        self._find_bell()
         if self._named and not self.link.exists():
             with contextlib.suppress(OSError):
                 self._publish(self.memory.fd)
@@ -199,7 +245,14 @@ class WirePort(Port):
 
     def release(self) -> None:
         """Leave the wire; remove its name if that leads to us."""
+        assert self.state is not None
+        self.memory.rings[ENDS.index(self.end)]["rings"] = 0
+        for fd in (self._bell, int(self.state["bell"][0])):
+            if fd is not None and fd >= 0:
+                os.close(fd)
         if self._named:
+            with contextlib.suppress(OSError):
+                self._bell_path(self.end).unlink()
             with contextlib.suppress(OSError):
                 mode = self.link.lstat().st_mode
                 if stat.S_ISLNK(mode) and os.fspath(self.link.readlink()) == f"/proc/{os.getpid()}/fd/{self.memory.fd}":
@@ -210,12 +263,32 @@ class WirePort(Port):
 class WirePeer:
     """The other end of a wire in Python, for tests and simulated peers: whole Ethernet frames as bytes."""
 
-    def __init__(self, memory: WireMemory, end: str = "b") -> None:
-        self._memory = memory
+    def __init__(self, memory: WireMemory, end: str = "b", bell: int | None = None) -> None:
+        """`bell` (taken over): what wakes the consumer of what we send."""
+        self._memory, self._bell = memory, bell
         out = ENDS.index(end)
         self._out, self._in = memory.rings[out : out + 1], memory.rings[1 - out : 2 - out]
         self.slots = int(self._out["slots"].shape[1])
         self._prod, self._cons = int(self._out["prod"][0]), int(self._in["cons"][0])
+        self._out["rings"] = bell is not None
+
+    @classmethod
+    def join(cls, link: Path) -> WirePeer:
+        """Take end b of the wire that an engine has made under this name. Raises OSError, PortError."""
+        memory = WireMemory(os.open(link, os.O_RDWR | os.O_CLOEXEC), str(link))
+        if not memory.lock("b"):
+            memory.close()
+            raise PortError(f"wire {link}: end b is taken")
+        bell = os.open(f"{link}.a.bell", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return cls(memory, "b", bell)
+
+    def leave(self) -> None:
+        """Give the end back."""
+        self._out["rings"] = 0
+        if self._bell is not None:
+            os.close(self._bell)
+        self._out = self._in = np.empty(0, self._out.dtype)
+        self._memory.close()
 
     def send(self, frame: bytes, *, checked: bool = False) -> bool:
         """Put a frame on the wire; False if the ring is full. `checked`: vouch for its transport checksum."""
@@ -227,6 +300,11 @@ class WirePeer:
         slot["flags"] = int(checked)
         self._prod = (self._prod + 1) & 0xFFFFFFFF
         self._out["prod"] = self._prod
+        if self._bell is not None:
+            fence()
+            if self._out["wait"][0]:
+                with contextlib.suppress(OSError):  # it has been rung often enough, or is gone
+                    os.write(self._bell, b"\0")
         return True
 
     def receive(self) -> list[bytes]:

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #define REPLY_MAX (1u << 20)
+#define FDS_MAX (2 + CHAM_APP_CORES) /* region, doorbell, and what wakes each core */
 
 static int fail(struct cham_app *app, const char *what)
 {
@@ -33,12 +35,12 @@ static int send_frame(struct cham_app *app, const char *json)
 }
 
 /* Receive `want` bytes, and descriptors if some come along. */
-static int receive_all(struct cham_app *app, uint8_t *to, uint32_t want, int fds[2], int *n_fds)
+static int receive_all(struct cham_app *app, uint8_t *to, uint32_t want, int fds[FDS_MAX], int *n_fds)
 {
     for (uint32_t have = 0; have < want;) {
         union {
             struct cmsghdr header;
-            char room[CMSG_SPACE(2 * sizeof(int))];
+            char room[CMSG_SPACE(FDS_MAX * sizeof(int))];
         } control;
         struct iovec part = {to + have, want - have};
         struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
@@ -48,7 +50,8 @@ static int receive_all(struct cham_app *app, uint8_t *to, uint32_t want, int fds
         for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
             if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
                 *n_fds = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-                memcpy(fds, CMSG_DATA(c), (size_t)(*n_fds < 2 ? *n_fds : 2) * sizeof(int));
+                *n_fds = *n_fds < FDS_MAX ? *n_fds : FDS_MAX;
+                memcpy(fds, CMSG_DATA(c), (size_t)*n_fds * sizeof(int));
             }
         have += (uint32_t)got;
     }
@@ -56,7 +59,7 @@ static int receive_all(struct cham_app *app, uint8_t *to, uint32_t want, int fds
 }
 
 /* A reply as text (to be freed), or NULL. */
-static char *receive_frame(struct cham_app *app, int fds[2], int *n_fds)
+static char *receive_frame(struct cham_app *app, int fds[FDS_MAX], int *n_fds)
 {
     uint8_t header[4];
     if (receive_all(app, header, 4, fds, n_fds))
@@ -106,6 +109,7 @@ int cham_app_open(struct cham_app *app, const char *path)
 {
     memset(app, 0, sizeof *app);
     app->bell = -1;
+    signal(SIGPIPE, SIG_IGN); /* the engine may go while we wake it */
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof to.sun_path)
         return fail(app, "the socket's path is too long");
@@ -113,10 +117,10 @@ int cham_app_open(struct cham_app *app, const char *path)
     app->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (app->fd < 0 || connect(app->fd, (struct sockaddr *)&to, sizeof to))
         return fail(app, "no agent listens there");
-    int fds[2] = {-1, -1}, n_fds = 0;
+    int fds[FDS_MAX], n_fds = 0;
     char *text = send_frame(app, "{\"verb\":\"hello\"}") ? 0 : receive_frame(app, fds, &n_fds);
     errno = 0;
-    if (!text || n_fds != 2) {
+    if (!text || n_fds < 3) {
         free(text);
         return fail(app, "the agent gives no context: all may be in use");
     }
@@ -136,7 +140,9 @@ int cham_app_open(struct cham_app *app, const char *path)
     int64_t rx = place(app, text, "rx_bytes", "at"), tx = place(app, text, "tx_bytes", "at");
     int64_t sockets = place(app, text, "sockets", "at"), stride = place(app, text, "sockets", "stride");
     int64_t cores = number(text, "cores");
-    int bad = rx < 0 || tx < 0 || sockets < 0 || stride < (int64_t)sizeof(struct udp_socket) || cores < 1 || cores > CHAM_APP_CORES;
+    for (int i = 2; i < n_fds; i++)
+        app->core[i - 2].wake = fds[i];
+    int bad = cores != n_fds - 2 || rx < 0 || tx < 0 || sockets < 0 || stride < (int64_t)sizeof(struct udp_socket) || cores < 1 || cores > CHAM_APP_CORES;
     for (uint32_t k = 0; !bad && k < (uint32_t)cores; k++)
         bad = map_ring(app, text, "received", k, &app->core[k].received) || map_ring(app, text, "requests", k, &app->core[k].requests) ||
               app->core[k].requests.slots != UDP_REQUESTS;
@@ -161,7 +167,7 @@ int cham_app_bind(struct cham_app *app, unsigned port, const char *peer, unsigne
     if (peer)
         snprintf(remote, sizeof remote, ",\"remote\":[\"%.64s\",%u]", peer, peer_port);
     snprintf(request, sizeof request, "{\"verb\":\"bind\",\"port\":%u%s}", port, remote);
-    int fds[2], n_fds = 0;
+    int fds[FDS_MAX], n_fds = 0;
     char *text = send_frame(app, request) ? 0 : receive_frame(app, fds, &n_fds);
     errno = 0;
     if (!text)
@@ -245,6 +251,9 @@ int cham_app_send(struct cham_app *app, int socket, uint32_t address, uint16_t p
     ends[r->pos % UDP_REQUESTS] = *pos;
     owners[r->pos % UDP_REQUESTS] = (uint32_t)socket;
     store(r->prod, ++r->pos);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* what is there before whether the core sleeps */
+    if (load(r->wait) && write(app->core[core].wake, "", 1) < 0)
+        return 1; /* it has been rung often enough, or is gone */
     return 1;
 }
 
@@ -283,6 +292,8 @@ void cham_app_close(struct cham_app *app)
         munmap(app->region, app->region_bytes);
     if (app->bell >= 0)
         close(app->bell);
+    for (uint32_t k = 0; k < app->cores; k++)
+        close(app->core[k].wake);
     close(app->fd);
     app->region = 0;
 }

@@ -7,7 +7,7 @@
  *     cham_app_send(&app, s, address, port, payload, len);       0: no room yet
  *     cham_app_wait(&app, milliseconds);                         sleeps on the doorbell unless something is there
  *
- * One thread, one context, rings to and from each of the engine's cores. Addresses and ports are in network byte order.
+ * SIGPIPE is ignored from then on. One thread, one context, rings to and from each of the engine's cores. Addresses and ports are in network byte order.
  */
 #ifndef CHAMELIO_APP_H
 #define CHAMELIO_APP_H
@@ -32,6 +32,7 @@ struct cham_app {
     uint32_t cores;
     struct {
         struct cham_app_ring received, requests;
+        int wake; /* wakes the core when it sleeps */
         uint32_t ends[UDP_REQUESTS], owners[UDP_REQUESTS], reaped; /* per request in the ring: end of its payload, its socket */
     } core[CHAM_APP_CORES];
     uint32_t next_core; /* whose ring is looked at first, so that none starves */
