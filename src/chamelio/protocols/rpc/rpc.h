@@ -23,7 +23,9 @@
 #define RPC_MESSAGE_MAX 65536
 #define RPC_BUFFER 65536
 #define RPC_SEGMENT 1440 /* bytes of a message in one packet; with the headers it fits an Ethernet MTU of 1500 */
-#define RPC_EVENTS 4096  /* more than there are slots: what an application has not looked at yet always has room */
+#ifndef RPC_EVENTS
+#define RPC_EVENTS 4096 /* more than there are slots: what an application has not looked at yet always has room */
+#endif
 #define RPC_ENTRIES 2048
 #define RPC_BASE(id) ((id) * 320u)
 
