@@ -24,7 +24,8 @@ class Port:
 
     `name` is how messages and metrics call it, `kind` and `ops_symbol` ("cham_wire_ops") say which C implements it, `state`
     is its structure as a NumPy array of one element, `fd` becomes readable when there is something to receive (None: the
-    port can only be polled); with `fd_is_bell` it is a pipe that whoever wakes up has to empty. Wrappers have an `inner` port, whose `network`, `mtu`, `mac` and `csum_offload` they share.
+    port can only be polled); with `fd_is_bell` it is a pipe that whoever wakes up has to empty. Wrappers have an `inner`
+    port, whose `network`, `mtu`, `mac` and `csum_offload` they share.
     """
 
     kind = "port"
