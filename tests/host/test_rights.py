@@ -32,6 +32,7 @@ OF_OTHERS: dict[str, dict[str, Any] | None] = {
     "protocol.rollback": {"tenant": "a", "protocol": "udp"},
     "protocol.rm": {"tenant": "a", "protocol": "udp"},
     "attach": {"tenant": "a", "protocol": "udp"},
+    "slowpath.report": {"tenant": "a", "protocol": "udp", "errors": 1, "dropped": 0},
     "context.open": {"instance": 0},
     "context.close": {"instance": 0, "context": 1},
     "shutdown": {},

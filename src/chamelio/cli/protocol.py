@@ -178,9 +178,16 @@ def show(settings: Settings, tenant: str, name: str) -> None:
     settings.show(about, lambda: _shown(about))
 
 
+def slow_path(about: dict[str, Any]) -> str:
+    """How a slow path is, with its last words."""
+    text = fields({"slow_path": {k: v for k, v in about.items() if k != "traceback" and v is not None}})
+    trace = about.get("traceback", "").rstrip()
+    return text + ("\n" + "\n".join(f"  | {line}" for line in trace.splitlines()) if trace else "")
+
+
 def _shown(about: dict[str, Any]) -> str:
-    apart = ("memory", "memory_bytes", "maps", "versions", "counters", "cold_cycles", "warm_cycles")
-    text = fields({k: v for k, v in about.items() if k not in apart})
+    apart = ("slow_path", "memory", "memory_bytes", "maps", "versions", "counters", "cold_cycles", "warm_cycles")
+    text = fields({k: v for k, v in about.items() if k not in apart}) + "\n" + slow_path(about["slow_path"])
     if "memory" in about:
         memory = about["memory"]
         hooks = [[h, about["cold_cycles"][h], about["warm_cycles"][h]] for h in costs(about, "cold")]

@@ -11,6 +11,7 @@ import click
 
 from chamelio.cli.common import Group, Settings, common
 from chamelio.cli.output import cell, fields, table
+from chamelio.cli.protocol import slow_path
 from chamelio.host.quotas import KINDS
 from chamelio.messages import Refusal
 
@@ -107,9 +108,11 @@ def show(settings: Settings, name: str) -> None:
 
     def text() -> str:
         flat = {k: v for k, v in about.items() if k not in ("protocols", "counters", "quotas")}
-        protocols = {p["name"]: {k: v for k, v in p.items() if k not in ("tenant", "name")} for p in about["protocols"]}
+        apart = ("tenant", "name", "slow_path", "memory")
+        protocols = {p["name"]: {k: v for k, v in p.items() if k not in apart} for p in about["protocols"]}
         text = fields(flat) + "\nquotas:\n" + fields(_used(about["quotas"]), "  ")
-        return text + "\n" + fields({"protocols": protocols, "counters": about["counters"]})
+        troubles = [f"\n{p['name']}: {slow_path(p['slow_path'])}" for p in about["protocols"] if p["slow_path"]["state"] != "ok"]
+        return text + "\n" + fields({"protocols": protocols, "counters": about["counters"]}) + "".join(troubles)
 
     settings.show(about, text)
 

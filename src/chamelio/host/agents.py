@@ -11,6 +11,7 @@ import typing
 from collections.abc import Awaitable, Callable
 
 Key = tuple[str, str]  # tenant, protocol
+MAX_TRACE = 8000  # characters of a traceback that are kept
 
 
 class Connection(typing.Protocol):
@@ -27,6 +28,36 @@ class Agent:
         self.key, self.instance, self.pid, self.connection = key, instance, pid, connection
 
 
+class Report(typing.NamedTuple):
+    """What an agent says of its slow path: exceptions, and events and packets that found no room; where it hangs, if it does.
+
+    `when`, `hung_since`: on the clock of time.monotonic.
+    """
+
+    when: float
+    errors: int
+    dropped: int
+    traceback: str
+    hung_since: float | None
+    stack: str
+
+    def describe(self, now: float) -> dict[str, typing.Any]:
+        """What may be shown: the tenant's own words, without anything that a terminal would obey."""
+        hung = self.hung_since is not None
+        return {
+            "state": "hung" if hung else "failing" if self.errors else "losing" if self.dropped else "ok",
+            "errors": self.errors,
+            "dropped": self.dropped,
+            "hung_s": round(now - self.hung_since, 1) if self.hung_since is not None else None,
+            "traceback": printable(self.stack if hung else self.traceback),
+        }
+
+
+def printable(text: str) -> str:
+    """Text of a tenant's without control characters, the newest part of it."""
+    return "".join(c for c in text[-MAX_TRACE:] if c == "\n" or c.isprintable())
+
+
 class Agents:
     """All attachments and grace times. `reclaim(key)` is awaited when a grace time is over."""
 
@@ -35,6 +66,15 @@ class Agents:
         self._reclaim = reclaim
         self._agents: dict[Key, Agent] = {}
         self._graces: dict[Key, asyncio.Task[None]] = {}
+        self._reports: dict[Key, Report] = {}
+
+    def reported(self, key: Key, report: Report) -> None:
+        """An agent has said how its slow path is."""
+        self._reports[key] = report
+
+    def report(self, key: Key) -> Report | None:
+        """What the last agent of a protocol has said last; None: nothing worth a report has happened."""
+        return self._reports.get(key)
 
     def of(self, key: Key) -> Agent | None:
         """Who serves a protocol now."""
@@ -52,6 +92,7 @@ class Agents:
         """From now on this agent serves its protocol; a grace time ends."""
         self.forget(agent.key)
         self._agents[agent.key] = agent
+        self._reports.pop(agent.key, None)
 
     def lost(self, connection: Connection) -> None:
         """A connection has ended."""
@@ -81,6 +122,7 @@ class Agents:
         """The protocol is removed: forget its agent and hang up, unless it is the one who asked for that."""
         agent = self._agents.get(key)
         self.forget(key)
+        self._reports.pop(key, None)
         if agent is not None and agent.connection is not asked_by:
             agent.connection.hang_up()
 

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,7 @@ class Tenants:
             state = "loaded" if protocol.instance is not None else "dormant"
         unit = self._state.units.get(protocol.unit)
         now = versions.running(protocol)
+        report = self._agents.report(key)
         return {
             "tenant": tenant.name,
             "name": protocol.name,
@@ -184,6 +186,7 @@ class Tenants:
             "steer": protocol.steer,
             "instance": protocol.instance,
             "agent": agent.pid if agent else None,
+            "slow_path": report.describe(time.monotonic()) if report else {"state": "ok"},
             "contexts": protocol.contexts,
             "unit": protocol.unit,
             **(self._describe_unit(unit) if unit else {}),

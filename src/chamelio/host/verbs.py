@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
 from chamelio import __version__
 from chamelio.files import read_bounded
 from chamelio.host import versions
-from chamelio.host.agents import Connection
+from chamelio.host.agents import MAX_TRACE, Connection, Report
 from chamelio.host.model import Protocol
 from chamelio.host.protocols import MODES, read_object
 from chamelio.host.quotas import Changes
@@ -136,6 +137,16 @@ class Attach(OfProtocol):
     """Serve a protocol by this connection. `resume`: the slow path's rings go on where they are."""
 
     resume: bool = False
+
+
+class SlowPathReport(OfProtocol):
+    """How a protocol's slow path is: exceptions, what it has lost, and its stack if it has been in one call for so long."""
+
+    errors: int
+    dropped: int
+    traceback: str = ""
+    hung_seconds: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+    stack: str = ""
 
 
 class ContextOpen(Arguments):
@@ -331,6 +342,17 @@ async def attach(daemon: Daemon, a: Attach, caller: Caller, fds: list[int]) -> A
     """Serve a protocol: region and doorbells come as descriptors; this connection is the agent's life."""
     value, descriptors = await daemon.protocols.attach(a.tenant, a.protocol, caller.who.pid, caller.connection, resume=a.resume)
     return Result(value, descriptors)
+
+
+@verb("slowpath.report", SlowPathReport, "tenant")
+async def slowpath_report(daemon: Daemon, a: SlowPathReport, caller: Caller, fds: list[int]) -> Any:
+    """An agent says how its slow path is."""
+    daemon.state.protocol(a.tenant, a.protocol)
+    now = time.monotonic()
+    since = None if a.hung_seconds is None else now - a.hung_seconds
+    report = Report(now, a.errors, a.dropped, a.traceback[-MAX_TRACE:], since, a.stack[-MAX_TRACE:])
+    daemon.agents.reported((a.tenant, a.protocol), report)
+    return {}
 
 
 @verb("context.open", ContextOpen, "anybody")

@@ -31,6 +31,7 @@ from chamelio.tenant.attachment import REATTACH_S, TRANSIENT, Attachment, attach
 from chamelio.tenant.folder import Manifest, find_folder, read_protocol
 from chamelio.tenant.region import Region, plain_type, slow_columns, value_types
 from chamelio.tenant.runtime import RequestError, Runtime, Services, SlowPath
+from chamelio.tenant.watch import Watch
 
 MAX_APPLICATIONS = 64
 SETTLE_S = 0.0002  # between looks whether the engine has taken a request
@@ -99,7 +100,7 @@ class Agent:
     async def run_slow_path(self) -> None:
         """Poll while there is work, sleep on the doorbell and the next deadline otherwise."""
         await self.close_forgotten(self._attachment.about["contexts"])  # applications of a former agent went with it
-        self.slow_path.on_start(resumed=self._attachment.resumed)
+        self.runtime.start(resumed=self._attachment.resumed)
         self._prepared.set()
         loop = asyncio.get_running_loop()
         bell, rung = self._attachment.bells[0], self._rung
@@ -162,7 +163,7 @@ class Agent:
                         continue
                     if context is None or not isinstance(verb, str):
                         raise RequestError("EPROTO", "say hello first")
-                    result = self.slow_path.on_request(context, verb, request)
+                    result = self.runtime.request(context, verb, request)
                     self._rung.set()  # it may be due earlier now
                     await self.settle()
                     await channel.send({"ok": result})
@@ -175,7 +176,7 @@ class Agent:
         finally:
             channel.close()
             if context is not None:
-                self.slow_path.on_application_gone(context)
+                self.runtime.application_gone(context)
                 await self.settle()
                 await self._close_context(context)
 
@@ -239,6 +240,7 @@ def listen(path: Path) -> socket.socket:
 async def _serve(attachment: Attachment, protocol: str, name: str, stopping: asyncio.Event) -> None:
     """Serve until `stopping` is set or the instance is gone."""
     agent = Agent(attachment, protocol)
+    watch = Watch(agent.runtime, attachment.run, attachment.proof)
     path = attachment.directory / f"{name}.sock"
     listener = listen(path)
     work = (agent.run_slow_path(), agent.serve(listener), attachment.keep(agent.close_forgotten))
@@ -256,6 +258,7 @@ async def _serve(attachment: Attachment, protocol: str, name: str, stopping: asy
         path.unlink(missing_ok=True)
         await agent.hang_up()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(watch.stop)
         attachment.close()
 
 

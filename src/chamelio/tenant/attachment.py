@@ -26,7 +26,7 @@ class Attachment:
     """What a tenant's agent holds: the instance's layout, region and doorbells, and the connection it lives by."""
 
     def __init__(self, channel: AsyncChannel, run: Path | None, token: str | None, about: dict[str, Any], fds: list[int]) -> None:
-        self._run, self._token = run, token
+        self.run, self._token = run, token
         self.about = about
         self.tenant: str = about["tenant"]
         self.protocol: str = about["protocol"]
@@ -81,7 +81,7 @@ class Attachment:
             await self._lost.wait()
             self.channel.close()
             try:
-                channel, about, fds = await _attach(self.tenant, self.protocol, self._run, self._token, resume=True)
+                channel, about, fds = await _attach(self.tenant, self.protocol, self.run, self._token, resume=True)
             except Refusal as refusal:
                 if refusal.code not in TRANSIENT:
                     raise
@@ -94,6 +94,12 @@ class Attachment:
                 return
             self._listen(channel)
             await on_return(about["contexts"])
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """Arguments of a request about this protocol on another connection: whose it is, and the token."""
+        about = {"tenant": self.tenant, "protocol": self.protocol}
+        return {**about, "token": self._token} if self._token is not None else about
 
     def close(self) -> None:
         """Hang up: the grace time begins."""

@@ -7,6 +7,7 @@ clocks: an agent runs them over asyncio, tests and the virtual world step them b
 from __future__ import annotations
 
 import random
+import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
@@ -116,6 +117,7 @@ class Runtime:
         self._due: int | None = 0
         self.errors = 0
         self.last_error = ""
+        self.busy_since: float | None = None  # the slow path has been called and has not returned (time.monotonic)
 
     def poll(self, now: int) -> bool:
         """Handle what has arrived and what is due. True if there was anything."""
@@ -147,10 +149,31 @@ class Runtime:
         """Ask for the doorbell. False: there is something to do already."""
         return all(ring.sleep() for ring in (*self._punted, *self._entries))
 
-    def _guard(self, function: Any, *arguments: Any) -> Any:
+    def start(self, *, resumed: bool) -> None:
+        """Let the slow path begin."""
+        self._guard(self.slow_path.on_start, resumed=resumed)
+
+    def request(self, context: int, verb: str, arguments: dict[str, Any]) -> Any:
+        """What an application asks. Raises RequestError, also when the slow path fails."""
+        errors = self.errors
+        result = self._guard(self.slow_path.on_request, context, verb, arguments)
+        if self.errors != errors:
+            raise RequestError("EIO", f"the slow path has failed: {self.last_error.strip().splitlines()[-1][:200]}")
+        return result
+
+    def application_gone(self, context: int) -> None:
+        """An application is gone."""
+        self._guard(self.slow_path.on_application_gone, context)
+
+    def _guard(self, function: Any, *arguments: Any, **named: Any) -> Any:
+        self.busy_since = time.monotonic()
         try:
-            return function(*arguments)
+            return function(*arguments, **named)
+        except RequestError:
+            raise
         except Exception:
             self.errors += 1
             self.last_error = traceback.format_exc()
             return None
+        finally:
+            self.busy_since = None
