@@ -1,4 +1,4 @@
-"""docs/architecture.md and docs/threat-model.md speak of what exists: files, functions, commands; a packet's way in the order of the files."""
+"""docs/architecture.md and docs/threat-model.md speak of what exists, and follow a packet in the order of the files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def is_path(name: str) -> bool:
 
 
 def exists(name: str) -> bool:
-    """A file or folder, as the pages name them: below the package, the tests, or the checkout; a bare name anywhere below the package."""
+    """A file or folder, as the pages name them: below the package, the tests, the checkout; a bare name anywhere in the package."""
     if any((base / name).exists() for base in (SOURCE, ROOT, ROOT / "tests", DOCS)):
         return True
     return "/" not in name and any(SOURCE.rglob(name))

@@ -1,8 +1,8 @@
 """A world that programs run in twice: on the reference interpreter and as machine code, over the same bytes.
 
 Everything that a handler can reach lies in one arena at its real address, each object between bytes that nothing may
-change. Helpers are Python, called by the interpreter and by machine code alike. A change of the packet's length moves the
-packet, so that a stale pointer cannot go unnoticed.
+change. Helpers are Python (chamelio.trace.turn), called by the interpreter and by machine code alike. A change of the
+packet's length moves the packet, so that a stale pointer cannot go unnoticed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import llvmlite.binding as llvm
 from chamelio.bpf.interp import Interpreter, Memory
 from chamelio.bpf.object import Object
 from chamelio.jit import modules
-from chamelio.jit.layout import ARRAY, DATA, HASH
+from chamelio.jit.layout import ARRAY, BYTES, DATA, HASH
 from chamelio.jit.lift import Environment, lift
+from chamelio.trace.turn import Turn, charge_of
 from chamelio.verify import Proof
-from chamelio.verify.catalogue import HELPERS, PACKET_MAX
+from chamelio.verify.catalogue import HELPERS
 from chamelio.verify.catalogue import Helper as HelperEntry
 from chamelio.verify.cost import insn_cost
 from verify.suite import MAPS
@@ -33,6 +34,7 @@ CTX, CORE, INSTANCE = 0, 56, 64  # of the turn: the context's fields, then two p
 ENTRY_BYTES = 16
 ROOM = 256  # bytes for a packet in this world
 Helper = Callable[..., int]
+SHARED = ("lookup", "update", "delete", "push", "resize", "bytes_to_pkt", "csum")  # helpers that are as they are for everybody
 
 
 @dataclass
@@ -50,16 +52,20 @@ class Input:
     data: bytes  # global data
 
 
-class World:
+class World(Turn):
     """The arena. `run` interprets a program, `call` calls its machine code; both start from the same input."""
 
+    longest = ROOM
+    contexts = 4
+
     def __init__(self) -> None:
+        super().__init__(MAPS)
         self.places: dict[str, tuple[int, int]] = {}  # name -> (offset, size)
         at = GAP
         sizes = {"turn": 72, "core": 8, "packet_a": ROOM, "packet_b": ROOM, "entry": ENTRY_BYTES, "key": 8}
         sizes |= {f"map_{i}": 64 for i in range(len(MAPS))}
         for i, m in enumerate(MAPS):
-            if m.kind in (ARRAY, HASH, DATA):
+            if m.kind in (ARRAY, HASH, BYTES, DATA):
                 sizes[f"values_{i}"] = m.value_size * m.max_entries
         for name, size in sizes.items():
             self.places[name] = (at, size)
@@ -68,8 +74,9 @@ class World:
         skip = -ctypes.addressof(ctypes.c_uint8.from_buffer(self._room)) % 64
         self.arena = memoryview(self._room)[skip : skip + at]
         self.base = ctypes.addressof(ctypes.c_uint8.from_buffer(self.arena))
+        shared = {f"cham_{name}" for name in SHARED}
         self.helpers = {
-            helper.id: getattr(self, helper.name, functools.partial(self._other, helper)) for helper in HELPERS.values()
+            h.id: getattr(self, h.name) if h.name in shared else functools.partial(self._other, h) for h in HELPERS.values()
         }
 
     def address(self, name: str) -> int:
@@ -92,11 +99,12 @@ class World:
         self.view("values_2")[:] = start.shared
         self.view("values_8")[:] = start.data
         self.view("values_9")[:] = bytes(MAPS[9].data or b"")
-        self.slots: dict[bytes, int] = {}
-        for i, (key, value) in enumerate(start.flows.items()):
-            self.slots[key] = i
-            self.view("values_1")[32 * i : 32 * i + 32] = value
-        self.free = [i for i in range(8) if i >= len(start.flows)]
+        self.view("values_5")[:] = bytes(range(256)) * 2
+        self.begin(start.now)
+        for key, value in start.flows.items():
+            slot = self.insert(1, key)
+            assert slot is not None
+            self.value(1, slot)[:] = value
         self.log: list[tuple[object, ...]] = []
         entry = self.address("entry") if ring else 0
         turn = struct.pack(
@@ -119,9 +127,10 @@ class World:
 
     def outcome(self) -> tuple[object, ...]:
         """Everything that a run may have changed; the turn's pointers and the clock aside."""
-        where = ["entry", "values_0", "values_1", "values_2", "values_8", "values_9"]
+        where = ["entry", "values_0", "values_1", "values_2", "values_5", "values_8", "values_9"]
         packet = bytes(self.view(self.side)[: self.length])
-        return (packet, *(bytes(self.view(name)) for name in where), sorted(self.slots.items()), tuple(self.log))
+        flows, pushed = sorted(self.slots[1].items()), tuple(self.pushed)
+        return (packet, *(bytes(self.view(name)) for name in where), flows, pushed, tuple(self.log))
 
     def intact(self) -> bool:
         """Whether the bytes between the objects are as they were."""
@@ -145,7 +154,7 @@ class World:
         for i, m in enumerate(MAPS):
             if m.kind == DATA:
                 memory.map(self.address(f"values_{i}"), self.view(f"values_{i}"), writable=not m.read_only, name=m.name)
-            elif f"values_{i}" in self.places:
+            elif m.kind in (ARRAY, HASH):
                 for slot in range(m.max_entries):
                     at = slot * m.value_size
                     part = self.view(f"values_{i}")[at : at + m.value_size]
@@ -174,9 +183,7 @@ class World:
         helper = HELPERS[number]
 
         def call(interpreter: Interpreter, *args: int) -> int:
-            self.charged += helper.cost.fixed
-            if helper.length_arg:
-                self.charged += helper.cost.per_byte * min(args[helper.length_arg - 1] & 0xFFFFFFFF, PACKET_MAX)
+            self.charged += charge_of(number, args)
             return int(self.helpers[number](*args[: len(helper.args)]))
 
         return call
@@ -187,72 +194,43 @@ class World:
 
     # ---- helpers ------------------------------------------------------------------------------------------------
 
-    def _map(self, address: int) -> int:
+    def map_at(self, address: int) -> int:
         return next(i for i in range(len(MAPS)) if self.address(f"map_{i}") == address)
+
+    def value_address(self, index: int, slot: int) -> int:
+        return self.address(f"values_{index}") + slot * MAPS[index].value_size
+
+    def value(self, index: int, slot: int) -> memoryview:
+        size = MAPS[index].value_size
+        return self.view(f"values_{index}")[slot * size : (slot + 1) * size]
+
+    buffer = value
+
+    def packet_bytes(self) -> bytes | None:
+        return bytes(self.view(self.side)[: self.length])
+
+    def put_packet(self, content: bytes | None) -> None:
+        old, content = self.side, content or b""
+        self.side = "packet_b" if old == "packet_a" else "packet_a"
+        self.view(self.side)[:] = content + bytes(ROOM - len(content))
+        if self.interpreter is not None and self.length:
+            self.interpreter.memory.unmap(self.address(old))
+        self.length = len(content)
+        if self.interpreter is not None and self.length:
+            self.interpreter.memory.map(self.address(self.side), self.view(self.side)[: self.length], name="the packet")
+        self._point_at_packet()
+
+    def cham_bytes_to_pkt(self, ctx: int, where: int, id_: int, pos: int, span: int) -> int:
+        result = super().cham_bytes_to_pkt(ctx, where, id_, pos, span)
+        if result:
+            self.put_packet(self.packet_bytes())  # it ends packet addresses whatever it does
+        return result
 
     def _other(self, helper: HelperEntry, *args: int) -> int:
         """A helper of no interest here: its numbers are noted, pointers are not; what ends the packet does."""
         numbers = [x for x, arg in zip(args, helper.args, strict=True) if arg.kind == "scalar"]
         self.log.append((helper.name, *numbers))
         return self.cham_resize(0, 0) if helper.invalidates_packet else len(self.log) * 0x9E3779B97F4A7C15 % (1 << 64)
-
-    def cham_lookup(self, where: int, key: int) -> int:
-        index = self._map(where)
-        m = MAPS[index]
-        name = self.load(key, m.key_size)
-        slot = int.from_bytes(name, "little") if m.kind == ARRAY else self.slots.get(name, m.max_entries)
-        return self.address(f"values_{index}") + slot * m.value_size if slot < m.max_entries else 0
-
-    def cham_update(self, where: int, key: int, value: int, flags: int) -> int:
-        index = self._map(where)
-        m = MAPS[index]
-        name, content = self.load(key, m.key_size), self.load(value, m.value_size)
-        if m.kind == ARRAY:
-            slot = int.from_bytes(name, "little")
-            if slot >= m.max_entries:
-                return -2
-        else:
-            if name not in self.slots and not self.free:
-                return -28
-            slot = self.slots[name] if name in self.slots else self.slots.setdefault(name, self.free.pop())
-        self.view(f"values_{index}")[slot * m.value_size : (slot + 1) * m.value_size] = content
-        return 0
-
-    def cham_delete(self, where: int, key: int) -> int:
-        slot = self.slots.pop(self.load(key, 8), None)
-        if slot is None:
-            return -2
-        self.free.append(slot)
-        return 0
-
-    def cham_push(self, ring: int, context: int, entry: int) -> int:
-        self.log.append(("push", self._map(ring), context, self.load(entry, 16)))
-        return 0 if context < 4 else -22
-
-    def cham_resize(self, ctx: int, length: int) -> int:
-        if length & 0xFFFFFFFF != length or length > ROOM:
-            return -22
-        old, kept = self.side, min(length, self.length)
-        self.side = "packet_b" if old == "packet_a" else "packet_a"
-        self.view(self.side)[:] = bytes(ROOM)
-        self.view(self.side)[:kept] = self.view(old)[:kept]
-        if self.interpreter is not None and self.length:
-            self.interpreter.memory.unmap(self.address(old))
-        self.length = length
-        if self.interpreter is not None and length:
-            self.interpreter.memory.map(self.address(self.side), self.view(self.side)[:length], name="the packet")
-        self._point_at_packet()
-        return 0
-
-    def cham_bytes_to_pkt(self, ctx: int, where: int, id_: int, pos: int, span: int) -> int:
-        self.log.append(("bytes_to_pkt", id_, pos, span))
-        return self.cham_resize(ctx, self.length)
-
-    def cham_csum(self, ctx: int, span: int, seed: int) -> int:
-        at, size = span >> 32, span & 0xFFFFFFFF
-        if at + size > self.length:
-            return -22
-        return sum(self.view(self.side)[at : at + size], seed & 0xFFFFFFFF) & 0xFFFF
 
     # ---- machine code -------------------------------------------------------------------------------------------
 

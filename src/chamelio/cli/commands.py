@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from chamelio import __version__
-from chamelio.cli import daemon, protocol, stats, tenant
+from chamelio.cli import daemon, protocol, stats, tenant, trace
 from chamelio.cli.common import Group, Settings, common
 from chamelio.cli.output import fields
 from chamelio.messages import Refusal
@@ -86,6 +86,7 @@ for command in (
     protocol.protocol,
     protocol.verify,
     stats.stats,
+    trace.trace,
     demo,
     bench,
     explain,

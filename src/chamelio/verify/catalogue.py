@@ -128,6 +128,7 @@ HELPERS: dict[int, Helper] = {
 }  # fmt: skip
 
 PACKET_MAX = 1920  # CHAM_IP_MAX: no packet is longer
+EMITS = 2  # CHAM_EMITS: packets that one run can emit besides the one it ends with
 
 CHAMELIO = Context(
     "chamelio",
