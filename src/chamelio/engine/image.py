@@ -40,10 +40,14 @@ class ImageError(Exception):
     """Code that will not be loaded, and why."""
 
 
+def provider_sources() -> list[str]:
+    """Names of the provider's C files; the batch loops belong to units, the ABI's file has no code."""
+    return sorted(p.name for p in toolchain.FASTPATH.glob("*.c") if p.name not in ("unit.c", "abi.c"))
+
+
 def provider_object(*, virtual: bool, hardening: bool) -> bytes:
     """Relocatable object code of all of the provider's C but the batch loops, which belong to units. Cached."""
-    sources = sorted(p.name for p in toolchain.FASTPATH.glob("*.c") if p.name not in ("unit.c", "abi.c"))
-    texts = [modules.provider_text(source) for source in sources]
+    texts = [modules.provider_text(source) for source in provider_sources()]
     configuration = modules.constants({"cham_cfg_virtual": int(virtual), "cham_cfg_hardening": int(hardening)})
     texts.append(configuration)
     kept = [*ENTRIES, *UNIT_IMPORTS, *PORT_OPS, *CATALOGUES]

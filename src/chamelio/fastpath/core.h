@@ -291,6 +291,11 @@ CHAM_INLINE u8 *instance_base(struct cham_instance *inst) { return (u8 *)inst; }
 
 /* round.c */
 u32 cham_round(struct cham_core *core);
+/* enter.c: into an instance's unit; each returns how many it served, 0 where there is no such handler */
+u32 cham_enter_rx(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n);
+u32 cham_enter_ring(struct cham_core *core, struct cham_instance *inst, u32 max);
+u32 cham_enter_tx(struct cham_core *core, struct cham_instance *inst, u32 max);
+u32 cham_enter_timer(struct cham_core *core, struct cham_instance *inst, u32 max);
 /* input.c: parse, check, demultiplex a burst to backlogs. Owns the frames from here on. */
 void cham_input(struct cham_core *core, struct cham_port *port, struct cham_frame **frames, u32 n);
 /* input.c: a packet from one tenant of this host to another, or from the provider to one */

@@ -48,7 +48,7 @@ static void charge_input(struct cham_core *core, u32 packets, u64 cycles)
     core->counters->cycles_provider += rest;
 }
 
-static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst, const struct cham_unit *unit)
+static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst)
 {
     struct cham_frame *frames[CHAM_BATCH];
     u32 n = cham_min(inst->backlog_len, CHAM_BATCH);
@@ -59,17 +59,16 @@ static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst, con
     inst->backlog_head = (inst->backlog_head + n) % CHAM_BACKLOG;
     inst->backlog_len -= n;
     core->tenants[inst->tenant].frames -= n;
-    unit->rx(core, inst, frames, n);
-    return n;
+    return cham_enter_rx(core, inst, frames, n);
 }
 
 /* All due hooks of an instance, each within its batch limit. served[hook] counts them. */
-static void serve(struct cham_core *core, struct cham_instance *inst, const struct cham_unit *unit, u32 served[CHAM_HOOKS])
+static void serve(struct cham_core *core, struct cham_instance *inst, u32 served[CHAM_HOOKS])
 {
-    served[CHAM_TIMER] = unit->timer ? unit->timer(core, inst, CHAM_BATCH) : 0;
-    served[CHAM_RX] = inst->backlog_len ? serve_backlog(core, inst, unit) : 0;
-    served[CHAM_RING] = inst->attached && unit->ring ? unit->ring(core, inst, CHAM_BATCH) : 0;
-    served[CHAM_TXDUE] = unit->tx ? unit->tx(core, inst, CHAM_BATCH) : 0;
+    served[CHAM_TIMER] = cham_enter_timer(core, inst, CHAM_BATCH);
+    served[CHAM_RX] = inst->backlog_len ? serve_backlog(core, inst) : 0;
+    served[CHAM_RING] = inst->attached ? cham_enter_ring(core, inst, CHAM_BATCH) : 0;
+    served[CHAM_TXDUE] = cham_enter_tx(core, inst, CHAM_BATCH);
 }
 
 /* One tenant's turn, and what it is charged: what was measured, but no more than its contracts allow. The machine's
@@ -86,7 +85,7 @@ static u32 turn(struct cham_core *core, u32 index)
         u32 served[CHAM_HOOKS], n = 0;
         if (unlikely(inst->state != CHAM_INSTANCE_ACTIVE))
             continue;
-        serve(core, inst, unit, served);
+        serve(core, inst, served);
         u64 total = 0;
         for (u32 h = 0; h < CHAM_HOOKS; h++) {
             share[h] = served[h] * (unit->cold[h] + COST_PACKET_BOUND);

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import llvmlite.binding as llvm
+
 from chamelio.bpf.object import Object
 from chamelio.engine import abi
 from chamelio.jit import modules
@@ -82,60 +84,68 @@ def _descriptors(layout: Layout) -> str:
     )
 
 
-def _join(texts: Sequence[str]) -> bytes:
+def _joined(texts: Sequence[str], keep: Sequence[str] = ()) -> llvm.ModuleRef:
     module = modules.link(texts)
-    modules.internalise(module, [INIT])
+    for function in module.functions:
+        if function.name in keep:
+            function.linkage = "external"
+    modules.internalise(module, [INIT, *keep])
     modules.optimise(module)
-    return modules.emit(module)
+    return module
 
 
-def _live_hooks(layout: Layout, hooks: Sequence[str]) -> list[str]:
+def live_hooks(layout: Layout, hooks: Sequence[str]) -> list[str]:
     """Handlers that can ever run: without a map to feed it, a hook stays silent."""
     kinds = {m.kind for m in layout.maps}
     needs = {"ring": RING_IN, "tx": TX, "timer": TIMER}
     return [hook for hook in hooks if hook not in needs or needs[hook] in kinds]
 
 
+def joint_module(
+    proofs: list[Proof], obj: Object, layout: Layout, *, virtual: bool, hardening: bool, keep: Sequence[str] = ()
+) -> llvm.ModuleRef:
+    """A jointly compiled unit before its code is emitted; functions named in `keep` stay visible."""
+    hooks = live_hooks(layout, [p.hook for p in proofs])
+    live = [p for p in proofs if p.hook in hooks]
+    return _joined(
+        [
+            _joinable(modules.provider_text("unit.c")),
+            _configuration(virtual=virtual, hardening=hardening, hooks=hooks),
+            _feeds(layout) + _descriptors(layout) + _missing(hooks),
+            lift(live, obj, environment(layout, virtual=virtual, hardening=hardening)),
+        ],
+        keep,
+    )
+
+
 def joint(proofs: list[Proof], obj: Object, layout: Layout, *, virtual: bool, hardening: bool) -> list[bytes]:
     """Object code of a jointly compiled unit."""
-    hooks = _live_hooks(layout, [p.hook for p in proofs])
-    live = [p for p in proofs if p.hook in hooks]
-    return [
-        _join(
-            [
-                _joinable(modules.provider_text("unit.c")),
-                _configuration(virtual=virtual, hardening=hardening, hooks=hooks),
-                _feeds(layout) + _descriptors(layout) + _missing(hooks),
-                lift(live, obj, environment(layout, virtual=virtual, hardening=hardening)),
-            ]
-        )
-    ]
+    return [modules.emit(joint_module(proofs, obj, layout, virtual=virtual, hardening=hardening))]
 
 
 def fixed(native: str, hooks: Sequence[str], layout: Layout, *, hardening: bool) -> list[bytes]:
     """Object code of a unit whose handlers are native IR (`cham_native_<hook>`), joined in the same way."""
-    hooks = _live_hooks(layout, hooks)
+    hooks = live_hooks(layout, hooks)
     bridges = "".join(
         f"declare i64 @cham_native_{hook}(ptr)\n"
         f"define i64 @cham_handler_{hook}(ptr %turn) alwaysinline {{\n"
         f"  %v = call i64 @cham_native_{hook}(ptr %turn)\n  ret i64 %v\n}}\n"
         for hook in hooks
     )
-    return [
-        _join(
-            [
-                _joinable(modules.provider_text("unit.c")),
-                _configuration(virtual=False, hardening=hardening, hooks=hooks),
-                _feeds(layout) + _descriptors(layout) + _missing(hooks) + bridges,
-                native,
-            ]
-        )
-    ]
+    module = _joined(
+        [
+            _joinable(modules.provider_text("unit.c")),
+            _configuration(virtual=False, hardening=hardening, hooks=hooks),
+            _feeds(layout) + _descriptors(layout) + _missing(hooks) + bridges,
+            native,
+        ]
+    )
+    return [modules.emit(module)]
 
 
 def separate(proofs: list[Proof], obj: Object, layout: Layout, *, virtual: bool, hardening: bool) -> list[bytes]:
     """Object code of batch loops with generic helpers, and of handlers that know nothing of them."""
-    hooks = _live_hooks(layout, [p.hook for p in proofs])
+    hooks = live_hooks(layout, [p.hook for p in proofs])
     live = [p for p in proofs if p.hook in hooks]
     trampolines = "".join(
         f"@cham_pointer_{hook} = external global ptr\n"

@@ -22,13 +22,16 @@ from rich.table import Table
 
 from chamelio.messages import Refusal
 
-# name: mode, hardening. `joint_unmasked` shows what hardening costs.
+# name: mode, hardening. `joint_unmasked` shows what hardening costs; `whole_N`: one image of the provider and N protocols.
 VARIANTS = {
     "fixed": ("fixed", True),
     "separate": ("separate", True),
     "joint": ("joint", True),
     "joint_unmasked": ("joint", False),
     "fixed_unmasked": ("fixed", False),
+    "whole_1": ("whole", True),
+    "whole_2": ("whole", True),
+    "whole_4": ("whole", True),
 }
 RUNS, BATCHES, BATCH = 21, 3000, 16
 COUNTED = (100, 300)  # batches of two counted runs; the difference is free of set-up and warm-up
@@ -114,6 +117,7 @@ def measure(*, runs: int = RUNS, batches: int = BATCHES) -> dict[str, Any]:
         "joint_to_fixed": ratio("joint", "fixed"),
         "separate_to_fixed": ratio("separate", "fixed"),
         "hardening": ratio("joint", "joint_unmasked"),
+        **{f"{name}_to_joint": ratio(name, "joint") for name in VARIANTS if name.startswith("whole")},
     }
     return {"udp": udp, "ratios": ratios, "batch": BATCH, "runs": runs, "batches": batches, "limit": LIMIT}
 

@@ -111,12 +111,12 @@ static struct cham_app_ring app_ring(u8 *at, u32 stride, u32 slots)
 
 static void open_application(const struct setup *s, u8 *region)
 {
-    app.bell = app.fd = app.core[0].wake = -1;
-    app.region = region;
-    app.region_bytes = s->region_bytes;
-    app.cores = 1;
-    app.core[0].received = app_ring(region + s->received, s->received_stride, UDP_RECEIVED);
-    app.core[0].requests = app_ring(region + s->requests, s->requests_stride, UDP_REQUESTS);
+    app.context.bell = app.context.fd = app.context.core[0].wake = -1;
+    app.context.region = region;
+    app.context.region_bytes = s->region_bytes;
+    app.context.cores = 1;
+    app.context.core[0].out = app_ring(region + s->received, s->received_stride, UDP_RECEIVED);
+    app.context.core[0].in = app_ring(region + s->requests, s->requests_stride, UDP_REQUESTS);
     app.rx = region + s->rx;
     app.tx = region + s->tx;
     app.sockets = region + s->sockets;

@@ -21,18 +21,22 @@ from chamelio.bpf.object import load_object
 from chamelio.engine.engine import Engine
 from chamelio.engine.image import provider_object
 from chamelio.engine.instance import Instance
-from chamelio.jit import modules
+from chamelio.jit import modules, whole
 from chamelio.jit.artifact import Options, UnitImage
 from chamelio.jit.compile import compile_unit
-from chamelio.jit.layout import DATA, INSTANCE_HEAD, PAGE
+from chamelio.jit.layout import DATA, INSTANCE_HEAD, PAGE, make_layout
+from chamelio.jit.whole import Resident
 from chamelio.protocols.udp.slowpath import UdpSlowPath
+from chamelio.tenant.folder import read_protocol
 from chamelio.tenant.region import Region, value_types
 from chamelio.tenant.runtime import Services
+from chamelio.verify import verify_object
 
 HERE = Path(__file__).parent
 UDP = toolchain.PACKAGE / "protocols" / "udp" / "udp.bpf.c"
 ADDRESS, PEER, PORT = "10.0.0.1", "10.0.0.9", 7
 CONTEXTS = 2
+RESIDENTS = ("udp", "ping", "echo", "rpc")  # of whole images, in this order
 
 
 def compile_variant(mode: str, hardening: bool) -> UnitImage:
@@ -41,6 +45,17 @@ def compile_variant(mode: str, hardening: bool) -> UnitImage:
     if mode == "fixed":
         native = modules.native_text(UDP)
     return compile_unit(toolchain.bpf_object(UDP), Options(mode=mode, hardening=hardening, contexts=CONTEXTS), native)
+
+
+def compile_whole(count: int, hardening: bool) -> bytes:
+    """An image of the provider, UDP and `count` - 1 other shipped protocols."""
+    residents = []
+    for name in RESIDENTS[:count]:
+        _, content = read_protocol(name)
+        obj = load_object(content, name)
+        proofs = [v.proof for v in verify_object(obj) if v.proof is not None]
+        residents.append(Resident(proofs, obj, make_layout(obj.maps, CONTEXTS)))
+    return whole.image(residents, hardening=hardening)
 
 
 def _address(text: str) -> bytes:
@@ -105,10 +120,14 @@ def export(directory: Path, payload: int = 64) -> dict[str, str]:
     directory.mkdir(parents=True, exist_ok=True)
     programs: dict[str, str] = {}
     for name, (mode, hardening) in VARIANTS.items():
-        image = compile_variant(mode, hardening)
-        parts = {"provider.o": provider_object(virtual=False, hardening=hardening)}
-        parts |= {f"unit{i}.o": data for i, data in enumerate(image.objects)}
-        sources = [HERE / "driver.c", toolchain.PACKAGE / "sockets" / "c" / "chamelio_app.c"]
+        if mode == "whole":
+            parts = {"whole.o": compile_whole(int(name.rpartition("_")[2]), hardening)}
+        else:
+            image = compile_variant(mode, hardening)
+            parts = {"provider.o": provider_object(virtual=False, hardening=hardening)}
+            parts |= {f"unit{i}.o": data for i, data in enumerate(image.objects)}
+        library = toolchain.PACKAGE / "sockets" / "c"
+        sources = [HERE / "driver.c", library / "chamelio_app.c", library / "chamelio_context.c"]
         for part, data in parts.items():
             (directory / f"{name}-{part}").write_bytes(data)
             sources.append(directory / f"{name}-{part}")
