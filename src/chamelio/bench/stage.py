@@ -32,7 +32,7 @@ C_SOURCES = toolchain.PACKAGE / "sockets" / "c"
 
 def build_application(name: str) -> Path:
     """One of the C programs of `sockets/c`, compiled; where it lies."""
-    return build_program(C_SOURCES / f"{name}.c", C_SOURCES / "chamelio_app.c")
+    return build_program(C_SOURCES / f"{name}.c", C_SOURCES / "chamelio_app.c", C_SOURCES / "chamelio_context.c")
 
 
 def build_program(*sources: Path) -> Path:

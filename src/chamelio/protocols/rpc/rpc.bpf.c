@@ -62,6 +62,8 @@ CHAM_INLINE u64 take_request(struct chamelio_ctx *ctx, struct session *s, struct
             return send_ack(ctx, s, slot, number, (flags & PROBE) | WORKING, 0);
         set_sent(s, sl, 0, 0); /* the answer before has arrived, or nobody wants it any more */
         s->pending &= ~(1u << slot);
+        if (s->pending)
+            make_due(ctx, s, session, 0);
         sl->number = number;
         sl->state = RECEIVING;
         sl->rx_len = length;
@@ -111,6 +113,8 @@ CHAM_INLINE u64 take_response(struct chamelio_ctx *ctx, struct session *s, struc
         return CHAM_ERROR(BAD_SEGMENT);
     set_sent(s, sl, all_segments(sl->tx_len), all_segments(sl->tx_len)); /* who answers has the whole request */
     s->pending &= ~(1u << slot);
+    if (s->pending)
+        make_due(ctx, s, session, 0);
     if (!(sl->have >> (segment & 63) & 1)) {
         u64 before = sl->have;
         take_segment(ctx, sl, id, segment, offset, len);
@@ -180,46 +184,54 @@ CHAM_HANDLER(rx)
 
 /* ---- sent --------------------------------------------------------------------------------------------------------------------- */
 
-/* A session's pace and credits allow a packet: the next segment of the next slot that has some. */
+/* The next segment of the next slot that has some, if credits allow: built, not sent. 0, or there is none. */
+CHAM_INLINE u32 build_next(struct chamelio_ctx *ctx, struct session *s, struct rpc_session *a, u32 session)
+{
+    u32 pending = s->pending, later = pending & -1u << (s->next & 31);
+    if (!pending)
+        return 1;
+    if (s->under_way >= s->credit) {
+        if (!s->pass)
+            return 1; /* an ACK makes it due again */
+        s->pass = 0;
+    }
+    u32 slot = lowest_bit(later ? later : pending), id = session * RPC_SLOTS + slot;
+    struct slot *sl = slot_of(ctx, s, session, slot);
+    u64 left = sl ? all_segments(sl->tx_len) & ~sl->sent : 0;
+    u64 bit = left & -left;
+    if (left == bit) /* the last one, or there was none */
+        s->pending = pending & ~(1u << slot);
+    if (!sl || !left)
+        return 1;
+    set_sent(s, sl, sl->sent | bit, sl->acked);
+    a->packets++;
+    a->retransmitted += (sl->resent & bit) != 0;
+    s->next = slot + 1;
+    u32 ask = scarce(s) || (left == bit && sl->tx_len > RPC_SEGMENT);
+    return write_segment(ctx, s, sl, id, slot, lowest_bit(left), ask ? ASK : 0);
+}
+
+/* A session's pace allows packets: as many as a run may send, and the gap after them grows with their number. */
 CHAM_HANDLER(tx)
 {
-    u32 session = ctx->id;
+    u32 session = ctx->id, sent = 0;
     struct session *s = cham_lookup(&sessions, &session);
     struct rpc_session *a = cham_lookup(&about, &session);
     if (!s || !a)
         return CHAM_DONE;
     s->armed = 0;
-    u32 pending = s->pending, later = pending & -1u << (s->next & 31);
-    if (!s->open || !pending)
+    if (!s->open)
         return CHAM_DONE;
-    u32 slot = lowest_bit(later ? later : pending), id = session * RPC_SLOTS + slot;
-    struct slot *sl = slot_of(ctx, s, session, slot);
-    u64 left = sl ? all_segments(sl->tx_len) & ~sl->sent : 0;
-    if (!sl || !left) {
-        s->pending = pending & ~(1u << slot);
-        if (s->pending)
-            make_due(ctx, s, session, 0);
-        return CHAM_DONE;
+    u32 gap = gap_of(ctx, session), built = 0;
+    for (sent = 0; sent <= CHAM_EMITS; sent++) {
+        built = !build_next(ctx, s, a, session);
+        if (!built || gap || sent == CHAM_EMITS)
+            break;
+        cham_emit(ctx);
     }
-    u32 segment = lowest_bit(left);
-    if (segment && s->under_way >= s->credit) {
-        if (!s->pass)
-            return CHAM_DONE; /* an ACK makes it due again */
-        s->pass = 0;
-    }
-    u64 bit = 1ull << (segment & 63);
-    u32 more = left != bit;
-    set_sent(s, sl, sl->sent | bit, sl->acked);
-    if (sl->resent & bit)
-        a->retransmitted++;
-    a->packets++;
-    s->next = slot + 1;
-    if (!more)
-        s->pending &= ~(1u << slot);
-    if (s->pending)
-        make_due(ctx, s, session, gap_of(ctx, session));
-    u32 ask = sl->tx_len > RPC_SEGMENT && (!more || 2 * s->under_way >= s->credit);
-    return write_segment(ctx, s, sl, id, slot, segment, ask ? ASK : 0) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
+    if (s->pending && (s->under_way < s->credit || s->pass))
+        make_due(ctx, s, session, gap);
+    return built ? CHAM_TX : CHAM_DONE;
 }
 
 /* A request waits for too long. */
@@ -372,18 +384,20 @@ CHAM_HANDLER(ring)
     } else {
         return CHAM_ERROR(WRONG_WAY);
     }
+    u32 wait = gap || s->pending || s->under_way >= s->credit; /* its turn comes in the tx hook */
     sl->tx_len = len;
     sl->resent = 0;
-    set_sent(s, sl, gap ? 0 : 1, 0);
+    set_sent(s, sl, !wait, 0);
     a->messages++;
-    if (gap || len > RPC_SEGMENT) {
+    if (wait || len > RPC_SEGMENT) {
         s->pending |= 1u << slot;
-        make_due(ctx, s, session, gap);
+        if (gap || s->under_way < s->credit)
+            make_due(ctx, s, session, gap);
     }
-    if (gap)
+    if (wait)
         return CHAM_DONE;
     a->packets++;
-    return write_segment(ctx, s, sl, id, slot, 0, 0) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
+    return write_segment(ctx, s, sl, id, slot, 0, scarce(s) ? ASK : 0) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
 }
 
 char _license[] __attribute__((section("license"), used)) = "Apache-2.0";

@@ -27,9 +27,10 @@
 #define GAP_MAX 10000000u
 #define RING_FULL_NS 1000000u /* until a failure is told again to an application whose ring is full */
 
-/* How many segments beyond the first of each message all senders together may have under way to a core: what its backlog holds. */
+/* How many segments all senders together may have under way to a core: with as many ACKs of what it sends itself, what its backlog
+ * holds. */
 #ifndef RPC_CREDITS
-#define RPC_CREDITS 192u
+#define RPC_CREDITS 128u
 #endif
 #define CREDIT_MIN 2u
 #define CREDIT_MAX 64u
@@ -51,7 +52,7 @@ struct header {
     u8 kind, slot, flags, segment;
     u32 number;
     u32 length; /* bytes of the message */
-    u16 credit; /* segments beyond first ones that the receiver may have under way to us in this session */
+    u16 credit; /* segments that the receiver may have under way to us in this session */
     u16 checksum; /* RFC 1071, over the pseudo header and all from `source` on */
 };
 
@@ -68,7 +69,7 @@ struct session {
     u32 pending;   /* bit per slot: it has segments to send */
     u32 next;      /* the slot that the tx hook looks at first */
     u32 armed;     /* 1: the session is due at some time */
-    u32 under_way; /* segments sent and not acknowledged, first ones aside */
+    u32 under_way; /* segments sent and not acknowledged */
     u32 credit;    /* how many of these the peer allows */
     u32 pass;      /* 1: one more than that, so that a lost ACK stops nothing for ever */
     u32 srtt, rttvar;
@@ -148,7 +149,7 @@ CHAM_INLINE struct slot *slot_of(struct chamelio_ctx *ctx UNUSED, const struct s
     return sl;
 }
 
-CHAM_INLINE u32 under_way(const struct slot *sl) { return count_bits(sl->sent & ~sl->acked & ~1ull); }
+CHAM_INLINE u32 under_way(const struct slot *sl) { return count_bits(sl->sent & ~sl->acked); }
 
 /* Set what was sent and acknowledged of a slot's message; the session's count follows. */
 CHAM_INLINE void set_sent(struct session *s, struct slot *sl, u64 sent, u64 acked)
@@ -158,6 +159,9 @@ CHAM_INLINE void set_sent(struct session *s, struct slot *sl, u64 sent, u64 acke
     sl->acked = acked;
     s->under_way += under_way(sl);
 }
+
+/* Whether a segment should be acknowledged at once: the sender has nearly all under way that it may. */
+CHAM_INLINE u32 scarce(const struct session *s) { return 4 * s->under_way >= 3 * s->credit; }
 
 CHAM_INLINE u32 gap_of(struct chamelio_ctx *ctx UNUSED, u32 session)
 {

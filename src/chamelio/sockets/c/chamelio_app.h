@@ -1,13 +1,13 @@
-/* Rings and waiting for C applications: what a tenant's datagram socket is made of, and no more.
+/* UDP sockets for C applications, on a context (chamelio_context.h).
  *
  *     struct cham_app app;
- *     cham_app_open(&app, "/run/.../tenants/red/udp.sock");      -1 and a message in app.error otherwise
+ *     cham_app_open(&app, "/run/.../tenants/red/udp.sock");      -1 and a message in app.context.error otherwise
  *     int s = cham_app_bind(&app, 7, NULL, 0);
  *     while (cham_app_receive(&app, &d)) { ... d.payload, d.len ...; cham_app_done(&app, &d); }
  *     cham_app_send(&app, s, address, port, payload, len);       0: no room yet
  *     cham_app_wait(&app, milliseconds);                         sleeps on the doorbell unless something is there
  *
- * SIGPIPE is ignored from then on. One thread, one context, rings to and from each of the engine's cores. Addresses and ports are in network byte order.
+ * Addresses and ports are in network byte order.
  */
 #ifndef CHAMELIO_APP_H
 #define CHAMELIO_APP_H
@@ -15,33 +15,18 @@
 #include <stdint.h>
 
 #include "../../protocols/udp/udp.h"
-
-#define CHAM_APP_CORES 8
-
-struct cham_app_ring {
-    volatile uint32_t *prod, *cons, *wait;
-    uint8_t *entries;
-    uint32_t stride, slots, pos;
-};
+#include "chamelio_context.h"
 
 struct cham_app {
-    int fd, bell;
-    uint32_t context;
-    uint8_t *region;
-    uint64_t region_bytes;
-    uint32_t cores;
+    struct cham_context context;
     struct {
-        struct cham_app_ring received, requests;
-        int wake; /* wakes the core when it sleeps */
         uint32_t ends[UDP_REQUESTS], owners[UDP_REQUESTS], reaped; /* per request in the ring: end of its payload, its socket */
     } core[CHAM_APP_CORES];
-    uint32_t next_core; /* whose ring is looked at first, so that none starves */
     uint32_t home[UDP_SOCKETS]; /* the core that has a socket's flows */
     uint8_t *rx, *tx, *sockets;
     uint32_t socket_stride;
     uint32_t tx_pos[UDP_SOCKETS];  /* end of what was written to each send buffer */
     uint32_t tx_free[UDP_SOCKETS]; /* everything before this was sent */
-    char error[256];
 };
 
 struct cham_app_datagram {

@@ -15,7 +15,7 @@ int main(int argc, char **argv)
         return 2;
     }
     if (cham_app_open(&app, argv[1]) || cham_app_bind(&app, (unsigned)atoi(argv[2]), 0, 0) < 0) {
-        fprintf(stderr, "echo: %s\n", app.error);
+        fprintf(stderr, "echo: %s\n", app.context.error);
         return 1;
     }
     printf("ready\n");

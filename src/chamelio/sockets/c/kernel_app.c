@@ -11,7 +11,7 @@
 
 static int fail(struct cham_app *app, const char *what)
 {
-    snprintf(app->error, sizeof app->error, "%s: %s", what, strerror(errno));
+    snprintf(app->context.error, sizeof app->context.error, "%s: %s", what, strerror(errno));
     return -1;
 }
 
@@ -19,30 +19,30 @@ int cham_app_open(struct cham_app *app, const char *path)
 {
     (void)path;
     memset(app, 0, sizeof *app);
-    app->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    return app->fd < 0 ? fail(app, "there is no socket to be had") : 0;
+    app->context.fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return app->context.fd < 0 ? fail(app, "there is no socket to be had") : 0;
 }
 
 int cham_app_bind(struct cham_app *app, unsigned port, const char *peer, unsigned peer_port)
 {
     struct sockaddr_in local = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     struct sockaddr_in remote = {.sin_family = AF_INET, .sin_port = htons((uint16_t)peer_port)};
-    if (bind(app->fd, (struct sockaddr *)&local, sizeof local))
+    if (bind(app->context.fd, (struct sockaddr *)&local, sizeof local))
         return fail(app, "the port cannot be bound");
     if (!peer)
         return 0;
     if (inet_pton(AF_INET, peer, &remote.sin_addr) != 1) {
-        snprintf(app->error, sizeof app->error, "%.64s is not an IPv4 address", peer);
+        snprintf(app->context.error, sizeof app->context.error, "%.64s is not an IPv4 address", peer);
         return -1;
     }
-    return connect(app->fd, (struct sockaddr *)&remote, sizeof remote) ? fail(app, "the peer cannot be reached") : 0;
+    return connect(app->context.fd, (struct sockaddr *)&remote, sizeof remote) ? fail(app, "the peer cannot be reached") : 0;
 }
 
 int cham_app_receive(struct cham_app *app, struct cham_app_datagram *d)
 {
     struct sockaddr_in from;
     socklen_t size = sizeof from;
-    ssize_t got = recvfrom(app->fd, d->wrapped, sizeof d->wrapped, 0, (struct sockaddr *)&from, &size);
+    ssize_t got = recvfrom(app->context.fd, d->wrapped, sizeof d->wrapped, 0, (struct sockaddr *)&from, &size);
     if (got < 0)
         return 0;
     d->len = (uint32_t)got;
@@ -61,12 +61,12 @@ int cham_app_send(struct cham_app *app, int socket, uint32_t address, uint16_t p
 {
     (void)socket;
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = port, .sin_addr.s_addr = address};
-    return sendto(app->fd, payload, len, 0, address ? (struct sockaddr *)&to : 0, address ? sizeof to : 0) == (ssize_t)len;
+    return sendto(app->context.fd, payload, len, 0, address ? (struct sockaddr *)&to : 0, address ? sizeof to : 0) == (ssize_t)len;
 }
 
 void cham_app_wait(struct cham_app *app, int milliseconds)
 {
-    struct pollfd watched = {app->fd, POLLIN, 0};
+    struct pollfd watched = {app->context.fd, POLLIN, 0};
     poll(&watched, 1, milliseconds);
 }
 
@@ -78,5 +78,5 @@ int cham_app_alive(struct cham_app *app)
 
 void cham_app_close(struct cham_app *app)
 {
-    close(app->fd);
+    close(app->context.fd);
 }

@@ -55,7 +55,7 @@ int main(int argc, char **argv)
         return usage(argv[0]);
     int s = cham_app_open(&app, argv[1]) ? -1 : cham_app_bind(&app, 0, argv[2], (unsigned)atoi(argv[3]));
     if (s < 0) {
-        fprintf(stderr, "load: %s\n", app.error);
+        fprintf(stderr, "load: %s\n", app.context.error);
         return 1;
     }
     static uint8_t payload[UDP_PAYLOAD_MAX];
