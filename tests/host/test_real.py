@@ -147,6 +147,49 @@ def test_a_second_tenant_of_a_known_protocol_compiles_nothing_and_is_fast(real: 
     real.call("tenant.rm", tenant="b")
 
 
+def test_sixty_four_tenants_of_one_protocol_share_one_unit(real: Real, peer: Peer) -> None:
+    names = {f"t{i}": f"10.0.0.{10 + i}" for i in range(64)}
+    for name, address in names.items():
+        real.call("tenant.add", name=name, addresses=[address])
+        loaded = real.load_echo(name)
+        assert loaded["cached"] and loaded["unit_shared"]
+    about = real.engine()["engine"]
+    assert len(about["instances"]) == 65 and len(about["units"]) == 1
+    memories = {real.call("protocol.show", tenant=name, protocol="echo")["memory_bytes"] for name in names}
+    assert memories == {real.call("tenant.show", tenant="t0")["quotas"]["memory"]["used"]}
+    for name in ("t0", "t31", "t63"):
+        peer.resolve(names[name])
+        assert peer.echo(20, names[name]) == 20
+    for name in names:
+        real.call("tenant.rm", tenant=name)
+
+
+@pytest.mark.fault(17)
+def test_an_earlier_version_comes_back_while_packets_flow(real: Real, peer: Peer) -> None:
+    real.load_echo("a", 5)
+    assert peer.echo(50) == 50
+    for _ in range(3):
+        back = real.call("protocol.rollback", tenant="a", protocol="echo", version=1)
+        assert (back["action"], back["version"]) == ("rolled back", 1)
+        assert peer.echo(50) == 50
+        assert real.load_echo("a", 5)["action"] == "swapped"
+    shown = real.call("protocol.show", tenant="a", protocol="echo")
+    assert all(v["cold_cycles"]["rx"] >= v["warm_cycles"]["rx"] > 0 for v in shown["versions"] if v["state"] != "refused")
+    assert real.call("protocol.rollback", tenant="a", protocol="echo", version=1)["version"] == 1
+
+
+def test_compiling_is_charged_to_who_asked(real: Real) -> None:
+    before = real.call("tenant.show", tenant="a")["quotas"]["compiler"]["used"]
+    fd = memfd("object", toolchain.bpf_object(SOURCE, defines=[f"VERSION={os.getpid()}{time.monotonic_ns() % 1000}"]))
+    with real.connect() as channel:
+        channel.call("protocol.load", [fd], tenant="a", name="echo", ip_protocol=17)
+    os.close(fd)
+    used = real.call("tenant.show", tenant="a")["quotas"]["compiler"]["used"] - before
+    assert 0.01 < used < 10
+    real.load_echo("a")
+    assert real.call("tenant.show", tenant="a")["quotas"]["compiler"]["used"] == before + used
+
+
 def test_an_agent_sees_its_shared_values(real: Real, peer: Peer) -> None:
     import mmap
 

@@ -23,7 +23,7 @@ def test_a_tenant_loads_attaches_and_its_region_is_sealed(host: Host) -> None:
     assert (loaded["action"], loaded["unit_shared"]) == ("created", False)
     with host.connect() as agent:
         about, fds = agent.call("attach", tenant="a", protocol="udp", token=token_of(host, "a"))
-        assert len(fds) == 1 + about["layout"]["contexts"]
+        assert len(fds) == 1 + about["layout"]["contexts"] + 1  # region, doorbells, the bell of the one core
         seals = fcntl.fcntl(fds[0], fcntl.F_GET_SEALS)
         assert seals & fcntl.F_SEAL_SHRINK and seals & fcntl.F_SEAL_GROW
         with pytest.raises(PermissionError):
@@ -44,6 +44,22 @@ def test_a_second_tenant_of_a_known_protocol_shares_the_unit(host: Host) -> None
     assert len(host.engine()["engine"]["units"]) == 1
     host.call("protocol.rm", tenant="b", protocol="udp")
     assert host.engine()["engine"]["units"] == []
+
+
+def test_memory_is_shown_per_tenant_per_core_and_per_flow(make_host: object) -> None:
+    host: Host = make_host(engine={"cores": 2})  # type: ignore[operator]
+    host.call("tenant.add", name="a", addresses=["10.0.0.2"])
+    host.load("a", maps=[["table", 2, 24], ["buffers", 5, 4096], ["received", 3, 16], ["due", 7, 0]])
+    shown = host.call("protocol.show", tenant="a", protocol="udp")
+    memory = shown["memory"]
+    per_core = memory["private_bytes_per_core"] + memory["region_bytes_per_core"]
+    assert memory["cores"] == 2
+    assert memory["bytes"] == shown["memory_bytes"] == 2 * per_core + memory["region_bytes"]
+    assert (memory["flows"], memory["per_flow_bytes"]) == (16, round(memory["bytes"] / 16))
+    entries = {name: (m["entries"], m["bytes_per_entry"]) for name, m in memory["maps"].items()}
+    # a value, a key, a place in the free list, and its part of four buckets
+    assert entries == {"table": (16, 24 + 4 + 4 + 16), "buffers": (16, 4096), "received": (16, None), "due": (16, 24)}
+    assert memory["region_bytes"] > 16 * 4096
 
 
 def test_a_version_that_fits_is_swapped_in_for_its_tenant_alone(host: Host) -> None:
