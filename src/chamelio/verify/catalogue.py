@@ -80,6 +80,38 @@ class Helper:
     chamelio: bool = True
     hooks: tuple[str, ...] = field(default=HOOKS)
 
+    @property
+    def result(self) -> str:
+        """What it returns, in C: a helper that cannot fail returns a number, others 0 or an error."""
+        return "void *" if self.ret != "scalar" else "s64" if self.errors else "u64"
+
+    @property
+    def signature(self) -> str:
+        """Its declaration in C."""
+        kinds = {"ctx": "struct chamelio_ctx *", "scalar": "u64 "}
+        arguments = ", ".join(f"{kinds.get(a.kind, 'const void *')}{a.name}" for a in self.args)
+        return f"{self.result}{'' if self.result.endswith('*') else ' '}{self.name}({arguments})"
+
+
+@dataclass(frozen=True)
+class MapKind:
+    """A kind of map. `declaration` is the macro of chamelio.h; `limits` what is refused beyond; `memory` where its parts lie."""
+
+    kind: int
+    name: str
+    declaration: str
+    doc: str
+    limits: str
+    memory: str
+
+
+@dataclass(frozen=True)
+class VerdictKind:
+    """What a handler can return."""
+
+    name: str
+    doc: str
+
 
 _CTX = Arg("ctx", "ctx")
 _BYTES = Arg("bytes", "map", (BYTES,))
@@ -124,11 +156,63 @@ HELPERS: dict[int, Helper] = {
                "-ENOSPC: as many as a run may; -EINVAL: there is no packet", True),
         Helper(0x10C, "cham_csum_later", (_CTX, Arg("start", "scalar"), Arg("at", "scalar")), "scalar", Cost(8, 0, 1),
                "let the provider complete the transport checksum", "-EINVAL: there is no packet, or no such place"),
+        Helper(0x10D, "cham_bytes_open", (_BYTES, _ID, Arg("size", "scalar"), Arg("keep", "scalar")), "scalar",
+               Cost(250, 2, 40), "give an id of a pool a buffer, keeping some of what was in the old one",
+               "-ENOSPC: the pool has none; -EINVAL: no such id or size, a fixed map, or too much to keep", length_arg=4),
+        Helper(0x10E, "cham_bytes_close", (_BYTES, _ID), "scalar", Cost(200, 0, 24), "take the buffer of an id back",
+               "-ENOENT: it has none"),
+        Helper(0x10F, "cham_bytes_size", (_BYTES, _ID), "scalar", Cost(10, 0, 1), "bytes of the buffer of an id, 0: none",
+               pure=True),
     )
 }  # fmt: skip
 
 PACKET_MAX = 1920  # CHAM_IP_MAX: no packet is longer
 EMITS = 2  # CHAM_EMITS: packets that one run can emit besides the one it ends with
+
+MAP_KINDS: dict[int, MapKind] = {
+    m.kind: m
+    for m in (
+        MapKind(ARRAY, "array", "CHAM_ARRAY(name, entries, value_t, flags)",
+                "Values by index, all there from the beginning and zero. With the flag CHAM_SHARED the slow path and applications "
+                "see them; each field has one writer, CHAM_FAST (handlers, the default) or CHAM_SLOW.",
+                "1 to 1,048,576 entries; values of 1 to 65,536 bytes",
+                "shared: once for all cores, an index belonging to one of them; else per core, in engine memory"),
+        MapKind(HASH, "hash", "CHAM_HASH(name, entries, key_t, value_t, flags)",
+                "Values by key. The hash is keyed with a secret of the instance, a key is in one of two buckets of eight: a "
+                "constant worst case. Full is an error for this tenant alone.",
+                "1 to 1,048,576 entries; keys of 1 to 64 bytes, values of 1 to 65,536",
+                "per core; index and keys in engine memory, values too unless CHAM_SHARED"),
+        MapKind(RING_OUT, "ring_out", "CHAM_RING_OUT(name, entries, entry_t)",
+                "From handlers to applications: a ring for each context (0 is the slow path). Who sleeps is woken at the end of "
+                "the turn.",
+                "a power of two of entries; entries of 1 to 256 bytes", "per core, in the region"),
+        MapKind(RING_IN, "ring_in", "CHAM_RING_IN(name, entries, entry_t)",
+                "From applications to handlers: each entry runs the ring hook, with a private copy of it and the context's number "
+                "in id.",
+                "one such map per protocol; a power of two of entries; entries of 1 to 256 bytes", "per core, in the region"),
+        MapKind(BYTES, "bytes", "CHAM_BYTES(name, ids, size)",
+                "A byte buffer for each id, for payload. Positions count on and are taken modulo the size, so a buffer is a byte "
+                "ring whose ends the protocol keeps.",
+                "sizes are powers of two, 64 to 16,777,216 bytes; 1 to 1,048,576 ids", "once for all cores, in the region"),
+        MapKind(TX, "tx", "CHAM_TX_IDS(name, ids)",
+                "Ids with a time at which they are due to send; then the tx hook runs, with the id in id and without a packet.",
+                "one such map per protocol; 1 to 1,048,576 ids", "per core, in engine memory"),
+        MapKind(TIMER, "timer", "CHAM_TIMERS(name, ids)",
+                "Ids with a deadline; when it has passed, the timer hook runs. Never early, and one tick of 8.2 us late at most "
+                "if the core keeps up.",
+                "one such map per protocol; 1 to 1,048,576 ids", "per core, in engine memory"),
+        MapKind(DATA, "data", "static u64 counts[4];",
+                "Global variables and constants, which C makes by itself; the index must be checked as any other.",
+                "16 MiB in all", "per core, in engine memory"),
+    )
+}  # fmt: skip
+
+VERDICTS = (
+    VerdictKind("CHAM_DONE", "finished with the packet, if there was one"),
+    VerdictKind("CHAM_TX", "transmit the packet as it stands; the provider checks length, source address and protocol"),
+    VerdictKind("CHAM_PUNT", "give the packet to the slow path"),
+    VerdictKind("CHAM_ERROR(reason)", "drop; counted as handler_error, and under the protocol's own reason, 0 to 255"),
+)
 
 CHAMELIO = Context(
     "chamelio",
