@@ -56,6 +56,9 @@ def test_layouts_that_python_repeats_are_those_of_c() -> None:
     assert abi.dtype("wheel").itemsize == layout.WHEEL_BYTES
     assert abi.dtype("wheel_node").itemsize == layout.NODE_BYTES
     assert abi.dtype("cham_ring").itemsize == layout.POSITIONS_BYTES
+    assert abi.dtype("cham_place").itemsize == layout.PLACE_BYTES
+    assert abi.dtype("pool").itemsize == layout.POOL_BYTES
+    assert abi.dtype("pool_node").itemsize == layout.POOL_NODE_BYTES
     assert abi.dtype("hash_bucket").itemsize == layout.LINE
     assert abi.dtype("cham_instance").itemsize <= layout.INSTANCE_HEAD
     assert abi.dtype("cham_raw").itemsize * 64 + layout.RING_HEADER == layout.RAW_RING

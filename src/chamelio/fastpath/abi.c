@@ -2,6 +2,7 @@
 #include "control.h"
 #include "core.h"
 #include "handover.h"
+#include "pool.h"
 #include "port_wire.h"
 #include "port_xdp.h"
 #include "port_tap.h"
@@ -18,6 +19,9 @@ struct cham_map abi_map;
 struct cham_raw abi_raw;
 struct hash_bucket abi_bucket;
 struct wheel abi_wheel;
+struct pool abi_pool;
+struct pool_node abi_pool_node;
+struct cham_place abi_place;
 struct wheel_node abi_node;
 struct ring_shared abi_ring_shared;
 struct cham_turn abi_turn;

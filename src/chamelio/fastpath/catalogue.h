@@ -51,6 +51,7 @@
     X(WAKEUPS, "wakeups", "doorbells rung for a sleeping application or slow path")                               \
     X(RING_FULL, "ring_full", "a handler's push found the ring full")                                             \
     X(HASH_FULL, "hash_full", "an insertion found no place in a hash map")                                        \
+    X(POOL_EMPTY, "pool_empty", "a pool had no buffer of the size that was asked for")                            \
     X(QUARANTINED, "quarantined", "an instance was put out of service because a ring is damaged")
 
 #define CHAM_ENUM_DROP(NAME, name, text) CHAM_DROP_##NAME,

@@ -5,6 +5,7 @@
  */
 #include "control.h"
 #include "demux.h"
+#include "pool.h"
 #include "port_fault.h"
 
 /* ---- bindings ---------------------------------------------------------------------------------------------- */
@@ -92,6 +93,8 @@ void cham_instance_init(struct cham_instance *inst, u32 ring_start)
             free[0] = m->max_entries;
             for (u32 k = 0; k < m->max_entries; k++)
                 free[1 + k] = m->max_entries - 1 - k; /* the top is entry 0 */
+        } else if (m->kind == CHAM_MAP_BYTES && pool_is(m)) {
+            pool_init(base, m);
         } else if (m->kind == CHAM_MAP_TX || m->kind == CHAM_MAP_TIMER) {
             struct wheel *w = (struct wheel *)(base + m->index);
             struct wheel_node *nodes = (struct wheel_node *)(base + m->keys);

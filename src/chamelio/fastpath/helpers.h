@@ -8,6 +8,7 @@
 #define CHAM_HELPERS_H
 
 #include "core.h"
+#include "pool.h"
 
 #define HELPER __attribute__((noinline)) /* mode `separate` calls them; the joint compiler makes them alwaysinline */
 
@@ -140,21 +141,38 @@ HELPER s64 cham_h_cham_resize(struct cham_turn *t, struct chamelio_ctx *ctx, u64
 /* A span that lies in a packet of `limit` bytes. */
 CHAM_INLINE u32 span_fits(u64 off, u64 len, u64 limit) { return off <= limit && len <= limit - off; }
 
+/* The buffer of an id: its address and size. 0 bytes: the id has none, or there is no such id. */
+struct buffer {
+    u8 *at;
+    u64 size;
+};
+
+CHAM_INLINE struct buffer buffer_of(u8 *base, const struct cham_map *m, u64 id)
+{
+    if (unlikely(id >= m->max_entries))
+        return (struct buffer){0, 0};
+    u64 i = cham_nospec(id, m->max_entries);
+    if (!pool_is(m))
+        return (struct buffer){base + m->values + i * m->stride, m->value_size};
+    const struct pool_entry *e = (const struct pool_entry *)(base + m->index) + i;
+    return (struct buffer){base + m->values + e->offset, e->size};
+}
+
 HELPER s64 cham_h_cham_pkt_to_bytes(struct cham_turn *t, struct chamelio_ctx *ctx, const struct cham_map *m, u64 id,
                                     u64 pos, u64 span)
 {
     u64 off = span >> 32, len = (u32)span;
     (void)ctx;
-    if (unlikely(!t->frame || !span_fits(off, len, t->frame->len) || id >= m->max_entries || len > m->value_size))
+    struct buffer b = buffer_of(turn_base(t), m, id);
+    if (unlikely(!t->frame || !span_fits(off, len, t->frame->len) || !b.size || len > b.size))
         return -CHAM_EINVAL;
-    u8 *buffer = turn_base(t) + m->values + cham_nospec(id, m->max_entries) * m->stride;
-    u64 at = pos & m->mask, head = m->value_size - at;
+    u64 at = pos & (b.size - 1), head = b.size - at;
     const u8 *from = frame_ip(t->frame) + cham_nospec(off, CHAM_IP_MAX + 1);
     if (likely(len <= head)) {
-        __builtin_memcpy(buffer + at, from, len);
+        __builtin_memcpy(b.at + at, from, len);
     } else {
-        __builtin_memcpy(buffer + at, from, head);
-        __builtin_memcpy(buffer, from + head, len - head);
+        __builtin_memcpy(b.at + at, from, head);
+        __builtin_memcpy(b.at, from + head, len - head);
     }
     return 0;
 }
@@ -164,21 +182,21 @@ HELPER s64 cham_h_cham_bytes_to_pkt(struct cham_turn *t, struct chamelio_ctx *ct
 {
     u64 off = span >> 32, len = (u32)span;
     (void)ctx;
-    if (unlikely(!span_fits(off, len, CHAM_IP_MAX) || id >= m->max_entries || len > m->value_size))
+    struct buffer b = buffer_of(turn_base(t), m, id);
+    if (unlikely(!span_fits(off, len, CHAM_IP_MAX) || !b.size || len > b.size))
         return -CHAM_EINVAL;
     if (unlikely(!turn_frame(t)))
         return -CHAM_ENOSPC;
     u32 old = t->frame->len;
     if (off > old) /* a gap carries nobody's old bytes */
         __builtin_memset(frame_ip(t->frame) + old, 0, off - old);
-    const u8 *buffer = turn_base(t) + m->values + cham_nospec(id, m->max_entries) * m->stride;
-    u64 at = pos & m->mask, head = m->value_size - at;
+    u64 at = pos & (b.size - 1), head = b.size - at;
     u8 *to = frame_ip(t->frame) + cham_nospec(off, CHAM_IP_MAX + 1);
     if (likely(len <= head)) {
-        __builtin_memcpy(to, buffer + at, len);
+        __builtin_memcpy(to, b.at + at, len);
     } else {
-        __builtin_memcpy(to, buffer + at, head);
-        __builtin_memcpy(to + head, buffer, len - head);
+        __builtin_memcpy(to, b.at + at, head);
+        __builtin_memcpy(to + head, b.at, len - head);
     }
     turn_packet(t, off + len > old ? (u32)(off + len) : old);
     return 0;
@@ -283,6 +301,71 @@ HELPER s64 cham_h_cham_csum_later(struct cham_turn *t, struct chamelio_ctx *ctx,
     t->frame->csum_at = (u16)at;
     t->frame->flags |= CHAM_FRAME_CSUM_LATER;
     return 0;
+}
+
+/* Move bytes that are to be kept from one ring buffer to another, each to its position; at most a packet's. */
+CHAM_INLINE void buffer_keep(struct buffer to, struct buffer from, u64 pos, u64 len)
+{
+    u8 bytes[CHAM_IP_MAX];
+    u64 at = pos & (from.size - 1), head = from.size - at < len ? from.size - at : len;
+    __builtin_memcpy(bytes, from.at + at, head);
+    __builtin_memcpy(bytes + head, from.at, len - head);
+    at = pos & (to.size - 1);
+    head = to.size - at < len ? to.size - at : len;
+    __builtin_memcpy(to.at + at, bytes, head);
+    __builtin_memcpy(to.at, bytes + head, len - head);
+}
+
+CHAM_INLINE void pool_tell(u8 *base, const struct cham_map *m, u64 i, u32 offset, u32 size)
+{
+    struct pool_entry *e = (struct pool_entry *)(base + m->index) + i;
+    struct cham_place *place = (struct cham_place *)(base + m->free) + i;
+    *e = (struct pool_entry){offset, size};
+    publish_u32(&place->size, 0); /* so that nobody takes the new place for one of the old size */
+    publish_u32(&place->offset, offset);
+    publish_u32(&place->size, size);
+}
+
+HELPER s64 cham_h_cham_bytes_open(struct cham_turn *t, const struct cham_map *m, u64 id, u64 size, u64 keep)
+{
+    u8 *base = turn_base(t);
+    u64 pos = keep >> 32, len = (u32)keep;
+    struct buffer old = buffer_of(base, m, id);
+    if (unlikely(!pool_is(m) || id >= m->max_entries || !size || size > m->value_size || len > CHAM_IP_MAX || len > old.size))
+        return -CHAM_EINVAL;
+    u64 i = cham_nospec(id, m->max_entries);
+    u32 order = pool_order(m, size), bytes = 1u << (m->key_size + order);
+    struct pool *p = pool_of(base, m);
+    if (unlikely(len > bytes))
+        return -CHAM_EINVAL;
+    u32 block = pool_take(p, order, m->mask);
+    if (unlikely(block == CHAM_NONE)) {
+        t->inst->counters->events[CHAM_EVENT_POOL_EMPTY]++;
+        return -CHAM_ENOSPC;
+    }
+    u32 offset = block << m->key_size;
+    if (len)
+        buffer_keep((struct buffer){base + m->values + offset, bytes}, old, pos, len);
+    if (old.size)
+        pool_give(p, (u32)(old.at - (base + m->values)) >> m->key_size, pool_order(m, old.size), m->mask);
+    pool_tell(base, m, i, offset, bytes);
+    return 0;
+}
+
+HELPER s64 cham_h_cham_bytes_close(struct cham_turn *t, const struct cham_map *m, u64 id)
+{
+    u8 *base = turn_base(t);
+    struct buffer old = buffer_of(base, m, id);
+    if (unlikely(!pool_is(m) || !old.size))
+        return -CHAM_ENOENT;
+    pool_give(pool_of(base, m), (u32)(old.at - (base + m->values)) >> m->key_size, pool_order(m, old.size), m->mask);
+    pool_tell(base, m, cham_nospec(id, m->max_entries), 0, 0);
+    return 0;
+}
+
+HELPER u64 cham_h_cham_bytes_size(struct cham_turn *t, const struct cham_map *m, u64 id)
+{
+    return buffer_of(turn_base(t), m, id).size;
 }
 
 #endif

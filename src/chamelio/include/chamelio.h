@@ -91,6 +91,11 @@ struct chamelio_ctx {
     CHAM_MAP(name, int (*type)[CHAM_MAP_RING_IN]; int (*max_entries)[entries]; entry_t *value;)
 #define CHAM_BYTES(name, ids, size)                                                                        \
     CHAM_MAP(name, int (*type)[CHAM_MAP_BYTES]; int (*max_entries)[ids]; int (*value_size)[size];)
+/* Buffers that come and go: an id has none until cham_bytes_open gives it one of `min` to `max` bytes (powers of two) out of
+ * `total` bytes of each core. Where an id's buffer lies is told to the tenant beside the buffers (struct cham_place). */
+#define CHAM_BYTES_POOL(name, ids, min, max, total)                                                        \
+    CHAM_MAP(name, int (*type)[CHAM_MAP_BYTES]; int (*max_entries)[ids]; int (*value_size)[max];           \
+             int (*min_size)[min]; int (*total_size)[total];)
 #define CHAM_TX_IDS(name, ids) CHAM_MAP(name, int (*type)[CHAM_MAP_TX]; int (*max_entries)[ids];)
 #define CHAM_TIMERS(name, ids) CHAM_MAP(name, int (*type)[CHAM_MAP_TIMER]; int (*max_entries)[ids];)
 
@@ -136,6 +141,15 @@ CHAM_HELPER(0x10b, s64, cham_emit, struct chamelio_ctx *ctx);
  * holds the sum of the pseudo header: on the wire if the port can, in software if not, not at all inside the host. 0, or -EINVAL. */
 CHAM_HELPER(0x10c, s64, cham_csum_later, struct chamelio_ctx *ctx, u64 start, u64 at);
 
+/* Give `id` of a pool a buffer of at least `size` bytes, in place of the one that it has; what was in that is gone, but for `keep`:
+ * CHAM_SPAN-like, position << 32 | bytes (at most a packet's), which stays at its position. 0, -ENOSPC (the pool has none), or
+ * -EINVAL (no such id, a size beyond the largest, a fixed map, or more to keep than fits). */
+CHAM_HELPER(0x10d, s64, cham_bytes_open, const void *bytes, u64 id, u64 size, u64 keep);
+/* Take the buffer of `id` back. 0, or -ENOENT (it has none). */
+CHAM_HELPER(0x10e, s64, cham_bytes_close, const void *bytes, u64 id);
+/* Bytes of the buffer of `id`, 0: it has none. */
+CHAM_HELPER(0x10f, u64, cham_bytes_size, const void *bytes, u64 id);
+
 #ifdef CHAM_NATIVE
 #define cham_lookup(...) cham_h_cham_lookup(ctx, __VA_ARGS__)
 #define cham_update(...) cham_h_cham_update(ctx, __VA_ARGS__)
@@ -152,6 +166,9 @@ CHAM_HELPER(0x10c, s64, cham_csum_later, struct chamelio_ctx *ctx, u64 start, u6
 #define cham_hash(...) cham_h_cham_hash(ctx, __VA_ARGS__)
 #define cham_emit(...) cham_h_cham_emit(ctx, __VA_ARGS__)
 #define cham_csum_later(...) cham_h_cham_csum_later(ctx, __VA_ARGS__)
+#define cham_bytes_open(...) cham_h_cham_bytes_open(ctx, __VA_ARGS__)
+#define cham_bytes_close(...) cham_h_cham_bytes_close(ctx, __VA_ARGS__)
+#define cham_bytes_size(...) cham_h_cham_bytes_size(ctx, __VA_ARGS__)
 #endif
 
 /* ---- byte order and the headers that every transport meets ------------------------------------------------ */

@@ -40,12 +40,17 @@ BUCKET_SLOTS = 8
 WHEEL_BYTES = 8472
 NODE_BYTES = 24
 POSITIONS_BYTES = 16
+PLACE_BYTES = 8  # struct cham_place, struct pool_entry
+POOL_BYTES, POOL_NODE_BYTES = 64, 16
 
 MAX_ENTRIES = 1 << 20
 MAX_KEY = 64
 MAX_VALUE = 1 << 16
 MAX_RING_ENTRY = 256
 MAX_BYTES = 1 << 24
+MAX_POOL = 1 << 30
+MAX_POOL_BLOCKS = 1 << 18
+MAX_POOL_ORDER = 15
 MAX_INSTANCE = 1 << 31
 
 
@@ -126,6 +131,11 @@ def _power_of_two(n: int) -> bool:
     return n > 0 and n & (n - 1) == 0
 
 
+def pool_sizes(m: MapDef) -> tuple[int, ...]:
+    """Of a pool of byte buffers: the smallest size and the bytes of all; empty for a map with a buffer for each id."""
+    return (m.attrs["min_size"], m.attrs.get("total_size", 0)) if "min_size" in m.attrs else ()
+
+
 def _check(m: MapDef) -> None:
     """Refuse what the fast path cannot hold."""
 
@@ -151,6 +161,13 @@ def _check(m: MapDef) -> None:
             raise refuse(f"an entry of {m.value_size} bytes is not within 1..{MAX_RING_ENTRY}", "put payload in bytes")
     if m.kind == BYTES and not (_power_of_two(m.value_size) and 64 <= m.value_size <= MAX_BYTES):
         raise refuse(f"buffers of {m.value_size} bytes", f"sizes are powers of two within 64..{MAX_BYTES}")
+    if m.kind == BYTES and pool_sizes(m):
+        smallest, total = pool_sizes(m)
+        if not (_power_of_two(smallest) and 64 <= smallest <= m.value_size <= smallest << MAX_POOL_ORDER):
+            raise refuse(f"a smallest buffer of {smallest} bytes", f"it is a power of two, 64 to the largest's {m.value_size}")
+        if total % m.value_size or not m.value_size <= total <= MAX_POOL or total // smallest > MAX_POOL_BLOCKS:
+            most = min(MAX_POOL, MAX_POOL_BLOCKS * smallest)
+            raise refuse(f"a pool of {total} bytes", f"it is a multiple of the largest buffer's {m.value_size}, at most {most}")
 
 
 class _Cursor:
@@ -181,7 +198,8 @@ def make_layout(maps: Sequence[MapDef], contexts: int) -> Layout:
     for m in maps:
         at = dict.fromkeys(("stride", "contexts", "context_stride", "mask", "values", "index", "keys", "free"), 0)
         shared = bool(m.attrs.get("flags", 0) & SHARED) or m.kind in (RING_IN, RING_OUT, BYTES)
-        per_core = m.kind in (HASH, RING_IN, RING_OUT)
+        pool = pool_sizes(m) if m.kind == BYTES else ()
+        per_core = m.kind in (HASH, RING_IN, RING_OUT) or bool(pool)
         space = (each if per_core else once) if shared else private
         if m.kind in (ARRAY, HASH):
             at["stride"] = _up(m.value_size, 8)
@@ -200,7 +218,15 @@ def make_layout(maps: Sequence[MapDef], contexts: int) -> Layout:
             at["context_stride"] = _up(RING_HEADER + at["stride"] * m.max_entries, LINE)
             at["values"] = each.take(at["context_stride"] * contexts)
             at["index"] = private.take(POSITIONS_BYTES * contexts)
-        if m.kind == BYTES:
+        if pool:
+            at["key_size"] = pool[0].bit_length() - 1
+            at["mask"] = (m.value_size // pool[0]).bit_length() - 1
+            at["stride"] = pool[1] // pool[0]
+            at["values"] = each.take(pool[1])
+            at["free"] = each.take(PLACE_BYTES * m.max_entries)
+            at["index"] = private.take(PLACE_BYTES * m.max_entries)
+            at["keys"] = private.take(POOL_BYTES + POOL_NODE_BYTES * at["stride"])
+        elif m.kind == BYTES:
             at["stride"] = m.value_size
             at["mask"] = m.value_size - 1
             at["values"] = once.take(m.value_size * m.max_entries)
@@ -221,17 +247,18 @@ def make_layout(maps: Sequence[MapDef], contexts: int) -> Layout:
         offset = at["values"] + (shared_bytes if per_core else 0) if shared else None
         if offset is not None:
             at["values"] = private_bytes + offset
+        if m.kind == BYTES and pool_sizes(m):
+            at["free"] += private_bytes + shared_bytes
         layouts.append(
             MapLayout(
                 name=m.name,
                 kind=m.kind,
-                key_size=m.key_size,
                 value_size=m.value_size,
                 max_entries=m.max_entries,
                 shared=offset,
                 per_core=per_core,
                 initial=m.data or b"",
-                **at,
+                **{"key_size": m.key_size, **at},
             )
         )
     return Layout(contexts, private_bytes, shared_bytes, core_bytes, shared_bytes, shared_bytes + RAW_RING, layouts)

@@ -399,7 +399,9 @@ class _Function:
             if argument.kind == "ctx":
                 arguments.append("ptr %turn")
             elif argument.kind == "map":
-                arguments.append(f"ptr @{self.env.map_symbols[self.proof.map_args[pc]]}")
+                index = self.proof.map_args[pc]  # None: it depends on the path, and the helper reads the descriptor
+                known = f"@{self.env.map_symbols[index]}" if index is not None else self.pointer(reg, 0)
+                arguments.append(f"ptr {known}")
             elif argument.is_pointer:
                 arguments.append(f"ptr {self.pointer(reg, 0)}")
             else:

@@ -160,9 +160,21 @@ class Region:
         return view
 
     def buffers(self, name: str) -> Array:
-        """The byte buffers of a bytes map, one row per id."""
+        """The byte buffers of a bytes map, one row per id. A pool's are had one by one: `buffer`."""
         m, at = self._shared(name)
+        if m.per_core:
+            raise KeyError(f"map {name} is a pool: its buffers come and go, see `buffer`")
         return np.ndarray((m.max_entries, m.value_size), np.uint8, self.content, at)
+
+    def buffer(self, name: str, id_: int, core: int = 0) -> Array:
+        """The bytes of the buffer that an id of a pool has now on a core; empty if it has none. It moves when it grows."""
+        m, at = self._shared(name)
+        arena = at + core * self.layout.core_bytes
+        places = m.free - self.layout.private_bytes + core * self.layout.core_bytes
+        offset, size = np.ndarray((m.max_entries, 2), "<u4", self.content, places)[id_].tolist()
+        if size > m.value_size or offset + size > m.stride << m.key_size:
+            size = 0  # who writes there besides the engine harms himself
+        return np.ndarray((size,), np.uint8, self.content, arena + (offset if size else 0))
 
     def consumer(self, name: str, context: int, core: int = 0) -> Consumer:
         """The outbound ring of a context, from a core."""

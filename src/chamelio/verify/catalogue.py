@@ -156,6 +156,13 @@ HELPERS: dict[int, Helper] = {
                "-ENOSPC: as many as a run may; -EINVAL: there is no packet", True),
         Helper(0x10C, "cham_csum_later", (_CTX, Arg("start", "scalar"), Arg("at", "scalar")), "scalar", Cost(8, 0, 1),
                "let the provider complete the transport checksum", "-EINVAL: there is no packet, or no such place"),
+        Helper(0x10D, "cham_bytes_open", (_BYTES, _ID, Arg("size", "scalar"), Arg("keep", "scalar")), "scalar",
+               Cost(250, 2, 40), "give an id of a pool a buffer, keeping some of what was in the old one",
+               "-ENOSPC: the pool has none; -EINVAL: no such id or size, a fixed map, or too much to keep", length_arg=4),
+        Helper(0x10E, "cham_bytes_close", (_BYTES, _ID), "scalar", Cost(200, 0, 24), "take the buffer of an id back",
+               "-ENOENT: it has none"),
+        Helper(0x10F, "cham_bytes_size", (_BYTES, _ID), "scalar", Cost(10, 0, 1), "bytes of the buffer of an id, 0: none",
+               pure=True),
     )
 }  # fmt: skip
 

@@ -34,7 +34,7 @@ class Facts:
 
     accesses: dict[int, Access] = field(default_factory=dict)
     reached: set[int] = field(default_factory=set)
-    map_args: dict[int, int] = field(default_factory=dict)
+    map_args: dict[int, int | None] = field(default_factory=dict)
     masks: dict[int, Mask] = field(default_factory=dict)  # additions of a number to a pointer: what the number can be
     soft: set[int] = field(default_factory=set)  # of these, those whose bounds rest on a branch
     unmaskable: set[int] = field(default_factory=set)  # additions that are something else on some path
@@ -435,7 +435,7 @@ class Machine:
                 "see the helper's declaration for the kinds that it takes",
             )
         if self.facts.map_args.setdefault(pc, value.map) != value.map:
-            raise Refused("V150", f"{helper.name} is called with different maps on different paths", "call it once per map")
+            self.facts.map_args[pc] = None
         return value.map
 
     def _memory_argument(self, state: State, helper: Helper, reg: int, arg: Arg, value: Value, size: int) -> None:

@@ -41,8 +41,8 @@ class Proof:
     """An accepted program.
 
     `reached`: slots that some path reaches, all others must not be compiled; `map_args`: per helper call the map in its
-    arguments; `masks`: additions of a number to a pointer whose bounds rest on branches; where all of these can be masked
-    (`all_masked`), accesses keep within `lo`..`hi` on mispredicted branches too; `loops`: per
+    arguments, None where that depends on the path; `masks`: additions of a number to a pointer whose bounds rest on branches;
+    where all of these can be masked (`all_masked`), accesses keep within `lo`..`hi` on mispredicted branches too; `loops`: per
     backward jump how often exploration followed it.
     """
 
@@ -50,7 +50,7 @@ class Proof:
     hook: str
     accesses: dict[int, Access]
     reached: frozenset[int]
-    map_args: dict[int, int]
+    map_args: dict[int, int | None]
     stack_depth: int
     cost_cold: int
     cost_warm: int

@@ -576,16 +576,3 @@ second:
     call 0x105                  # V110: r3
     mov r0, 0
     exit
-
--- helper_map_differs_by_path
-    ldxw r3, [r1+44]
-    stw [r10-4], 0
-    mov r2, r10
-    add r2, -4
-    lddw r1, map 0
-    jeq r3, 0, find
-    lddw r1, map 2
-find:
-    call 1                      # V150: different maps
-    mov r0, 0
-    exit

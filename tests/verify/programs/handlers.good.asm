@@ -988,3 +988,19 @@ out:
     jgt r4, r3, exit
     ldxh r0, [r2+12]
     exit
+
+-- helper_map_differs_by_path
+    ldxw r3, [r1+44]
+    stw [r10-4], 0
+    mov r2, r10
+    add r2, -4
+    lddw r1, map 0
+    jeq r3, 0, find
+    lddw r1, map 2
+find:
+    call 1
+    jeq r0, 0, none
+    ldxdw r1, [r0+8]
+none:
+    mov r0, 0
+    exit
