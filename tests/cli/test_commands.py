@@ -169,12 +169,23 @@ def test_a_source_that_does_not_compile_is_reported_in_the_compilers_words(cham:
     assert done.exit == 1 and "nonsense" in done.err
 
 
-def test_build_writes_an_object(cham: Run, tmp_path: Path) -> None:
+def test_build_writes_an_object_and_says_what_the_verifier_thinks_of_it(cham: Run, tmp_path: Path) -> None:
     source = tmp_path / "x.bpf.c"
-    source.write_text('__attribute__((section("chamelio/rx"), used)) long f(void *ctx) { return ctx == 0; }\n')
-    done = cham("protocol", "build", str(source), "-o", str(tmp_path / "y.o"), "--format", "json")
-    assert done.exit == 0 and done.json["object"] == str(tmp_path / "y.o")
+    source.write_text("#include <chamelio.h>\nCHAM_HANDLER(rx) { return ctx->hash == 0 ? CHAM_DONE : CHAM_PUNT; }\n")
+    done = cham("protocol", "build", str(source), "--to", str(tmp_path / "y.o"), "-o", "json")
+    assert done.exit == 0 and done.json["object"] == str(tmp_path / "y.o") and done.json["accepted"]
     assert (tmp_path / "y.o").read_bytes()[:4] == b"\x7fELF"
+    source.write_text("#include <chamelio.h>\nCHAM_HANDLER(rx) { u8 *p = ctx->data; return p[3]; }\n")
+    done = cham("protocol", "build", str(source))
+    assert done.exit == 3 and "error[V102]" in done.out and "x.bpf.c:2:" in done.out
+    assert (tmp_path / "x.bpf.o").exists(), "for looking at it"
+
+
+def test_build_takes_a_folder(cham: Run, tmp_path: Path) -> None:
+    assert cham("protocol", "new", "probe", "--in", str(tmp_path)).exit == 0
+    done = cham("protocol", "build", str(tmp_path / "probe"))
+    assert done.exit == 0 and done.out.count("accept") == 2
+    assert (tmp_path / "probe" / "probe.bpf.o").exists()
 
 
 HANDLERS = {

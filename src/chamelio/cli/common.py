@@ -87,14 +87,15 @@ def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     return store
 
 
-def common(*, short_o: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options of all commands. `short_o`: -o is the format; where it is a file, only --format is."""
-    names = ("-o", "--output", "--format") if short_o else ("--format",)
+def common() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options of all commands."""
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
             click.option(
-                *names,
+                "-o",
+                "--output",
+                "--format",
                 "format_",
                 type=click.Choice(["text", "json"]),
                 expose_value=False,

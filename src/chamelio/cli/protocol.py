@@ -55,22 +55,36 @@ def _next_steps(folder: Path, name: str) -> str:
 
 @protocol.command("build")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="The object [default: SOURCE with .o].")
-@common(short_o=False)
-def build(settings: Settings, source: Path, target: Path | None) -> None:
-    """Build an object from a handler's C source."""
+@click.option("--to", "target", type=click.Path(path_type=Path), help="The object [default: beside the source, with .o].")
+@common()
+def build(settings: Settings, source: Path, target: Path | None) -> int:
+    """Build an object from a handler's C source, or from a protocol's folder, and verify its handlers.
+
+    What the compiler and what the verifier have to say comes in one go. The object is written either way.
+    """
+    if source.is_dir():
+        manifest = read_manifest(source)
+        if manifest.source is None:
+            raise Refusal("usage", f"{source} has no source to build", "its protocol.toml names an object")
+        source = source / manifest.source
     if not source.is_file():
         raise Refusal("usage", f"there is no file {source}")
     started = time.perf_counter()
     content = toolchain.bpf_object(source)
+    seconds = time.perf_counter() - started
     target = target or source.with_suffix(".o")
     try:
         target.write_bytes(content)
     except OSError as error:
         raise Refusal("failed", f"{target} cannot be written: {error.strerror}") from None
-    seconds = time.perf_counter() - started
-    result = {"object": str(target), "bytes": len(content), "seconds": seconds}
-    settings.show(result, lambda: f"{target}: {len(content)} bytes in {seconds:.2f} s")
+    accepted, verdicts = _verdicts(settings, content, str(source))
+    result = {"object": str(target), "bytes": len(content), "seconds": seconds, "accepted": accepted, "verdicts": verdicts}
+
+    def text() -> str:
+        return "\n".join([f"{target}: {len(content)} bytes in {seconds:.2f} s", *(v["rendered"] for v in verdicts)])
+
+    settings.show(result, text)
+    return 0 if accepted else REJECTED
 
 
 def _range(text: str | None) -> tuple[int, int] | None:
@@ -231,27 +245,32 @@ def rm(settings: Settings, tenant: str, name: str) -> None:
 @common()
 def verify(settings: Settings, object: str) -> int:
     """Prove the handlers of an object, or say why that cannot be done. No daemon is needed."""
-    from chamelio.bpf.insn import BpfFormatError
-    from chamelio.bpf.object import load_object
-    from chamelio.jit.work import plain
-    from chamelio.verify import verify_object
-
     folder = find_folder(object)
     if folder is not None:
         manifest = read_manifest(folder)
         content = read_object(folder / str(manifest.source or manifest.object))
     else:
         content = read_object(Path(object))
-    try:
-        obj = load_object(content, object)
-        with _progress(settings, f"verifying {object}"):
-            verdicts = [plain(v) for v in verify_object(obj)]
-    except BpfFormatError as error:
-        raise Refusal("malformed", f"{object} cannot be used: {error}", "build it with `chamelio protocol build`") from None
-    accepted = all(v["verdict"] == "accept" for v in verdicts) and bool(verdicts)
+    accepted, verdicts = _verdicts(settings, content, object)
 
     def text() -> str:
         return "\n".join(v["rendered"] for v in verdicts) or f"{object} has no handlers"
 
     settings.show({"accepted": accepted, "verdicts": verdicts}, text)
     return 0 if accepted else REJECTED
+
+
+def _verdicts(settings: Settings, content: bytes, name: str) -> tuple[bool, list[dict[str, Any]]]:
+    """Whether all handlers of an object are accepted (and there are any), and what is said of each. Raises Refusal."""
+    from chamelio.bpf.insn import BpfFormatError
+    from chamelio.bpf.object import load_object
+    from chamelio.jit.work import plain
+    from chamelio.verify import verify_object
+
+    try:
+        obj = load_object(content, name)
+        with _progress(settings, f"verifying {name}"):
+            verdicts = [plain(v) for v in verify_object(obj)]
+    except BpfFormatError as error:
+        raise Refusal("malformed", f"{name} cannot be used: {error}", "build it with `chamelio protocol build`") from None
+    return all(v["verdict"] == "accept" for v in verdicts) and bool(verdicts), verdicts
