@@ -57,6 +57,9 @@ class FakeEngine:
     def refresh(self) -> None:
         pass
 
+    def count_frames(self) -> dict[str, int]:
+        return {"free": 1, "waiting": 0, "total": 1, "lost": 0}
+
     def damaged_rings(self) -> dict[int, int]:
         return {}
 

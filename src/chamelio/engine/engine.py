@@ -203,6 +203,18 @@ class Engine:
             self._command("ADD_ROUTE", f"route {prefix}", network, *numbers, via, port)
             self._routes.append({"prefix": str(net), "port": port, "gateway": gateway, "network": network})
 
+    def count_frames(self) -> dict[str, int]:
+        """Where the frames are: `free`, `waiting` (backlogs, next hops, ports, other cores), `lost`: the rest, which must be 0.
+
+        Each core counts its own between two rounds.
+        """
+        with self._lock:
+            self._command("COUNT_FRAMES", "the count of frames")
+            counted = [[int(n) for n in core.state["command"]["arg"][0][:2]] for core in self.cores]
+        free, waiting = (sum(column) for column in zip(*counted, strict=True))
+        total = sum(core.free_frames[1] for core in self.cores)
+        return {"free": free, "waiting": waiting, "total": total, "lost": total - free - waiting}
+
     def refresh(self) -> dict[str, str]:
         """Once a second: let ports look at the outside world. Per port "up" or why it is down."""
         with self._lock:
@@ -537,7 +549,7 @@ class Engine:
                 "cores": len(self.cores),
                 "cpus": self.cpus,
                 "running": self.running,
-                "frames": dict(zip(("free", "total"), self.free_frames, strict=True)),
+                "frames": self.count_frames(),
                 "ports": [
                     {
                         "index": index,

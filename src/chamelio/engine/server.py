@@ -56,6 +56,7 @@ class Server:
         self.engine, self.settings = engine, settings
         self.labels = Labels()
         self.stopping = asyncio.Event()
+        self._lost_frames = 0
         self._damage: dict[int, tuple[int, float]] = {}  # by instance: damaged rings when we last said so, and when that was
 
     # ---- verbs -----------------------------------------------------------------------------------------------------
@@ -244,11 +245,20 @@ class Server:
                         flush=True,
                     )
 
+    def report_lost_frames(self) -> None:
+        """A line when there are more lost frames than ever before: that is the provider's mistake."""
+        frames = self.engine.count_frames()
+        if frames["lost"] > self._lost_frames:
+            self._lost_frames = frames["lost"]
+            with contextlib.suppress(OSError):
+                print(f"{frames['lost']} of {frames['total']} frames are lost; please report this", file=sys.stderr, flush=True)
+
     async def refresh(self) -> None:
-        """Once a second: ports look at the outside world, damaged rings are reported."""
+        """Once a second: ports look at the outside world, frames are counted, damaged rings are reported."""
         while True:
             with contextlib.suppress(EngineError, PortError):
                 self.engine.refresh()
+                self.report_lost_frames()
             self.report_damage(time.monotonic())
             await asyncio.sleep(REFRESH_SECONDS)
 

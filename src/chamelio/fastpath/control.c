@@ -5,6 +5,7 @@
  */
 #include "control.h"
 #include "demux.h"
+#include "handover.h"
 #include "pool.h"
 #include "port_fault.h"
 
@@ -237,9 +238,32 @@ static u32 change_route(struct cham_core *core, const u64 *arg, u32 add)
     return CHAM_STATUS_OK;
 }
 
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
+
+/* Between rounds a frame is free, or it waits in one of these places; otherwise it is lost. */
+static u32 waiting_frames(const struct cham_core *core)
+{
+    u32 n = 0;
+    for (u32 i = 0; i < CHAM_MAX_INSTANCES; i++)
+        n += core->instances[i] ? core->instances[i]->backlog_len : 0;
+    for (u32 i = 0; i < CHAM_MAX_NEIGHBOURS; i++)
+        n += core->neighbours[i].state != CHAM_NB_FREE ? core->neighbours[i].n_parked : 0;
+    for (u32 k = 0; k < core->n_cores; k++)
+        n += core->to[k] ? core->to[k]->prod - core->to[k]->reclaimed : 0;
+    for (u32 i = 0; i < CHAM_MAX_PORTS; i++)
+        for (const struct cham_port *p = core->ports[i]; p && p->core == core->index; p = p->inner) {
+            n += p->n_tx;
+            if (p->ops == &cham_fault_ops) {
+                const struct cham_fault *f = p->state;
+                n += f->rx.waiting + f->tx.waiting;
+            }
+        }
+    return n;
+}
+
 /* ---- dispatch --------------------------------------------------------------------------------------------------- */
 
-static u32 execute(struct cham_core *core, u32 op, const u64 *arg)
+static u32 execute(struct cham_core *core, u32 op, u64 *arg)
 {
     switch (op) {
     case CHAM_OP_ADD_TENANT:
@@ -281,6 +305,10 @@ static u32 execute(struct cham_core *core, u32 op, const u64 *arg)
         return attach(core, (u32)arg[0], (u32)arg[1], (u32)arg[2]);
     case CHAM_OP_DETACH:
         return detach(core, (u32)arg[0], (u32)arg[1]);
+    case CHAM_OP_COUNT_FRAMES:
+        arg[0] = core->pool.n_free;
+        arg[1] = waiting_frames(core);
+        return CHAM_STATUS_OK;
     }
     return CHAM_STATUS_UNKNOWN;
 }

@@ -18,6 +18,7 @@ enum cham_op {
     CHAM_OP_REMOVE_ROUTE,    /* network, prefix, mask */
     CHAM_OP_ATTACH,          /* instance, context, ring start */
     CHAM_OP_DETACH,          /* instance, context */
+    CHAM_OP_COUNT_FRAMES,    /* out: free frames, frames that wait somewhere */
 };
 
 enum cham_status { CHAM_STATUS_OK, CHAM_STATUS_TAKEN, CHAM_STATUS_FULL, CHAM_STATUS_UNKNOWN, CHAM_STATUS_BUSY };
