@@ -1,4 +1,5 @@
 /* The agent's socket once, then rings in shared memory. */
+#define _GNU_SOURCE
 #include "chamelio_context.h"
 
 #include <errno.h>
@@ -163,8 +164,9 @@ char *cham_context_call(struct cham_context *c, const char *json)
 
 /* ---- rings ------------------------------------------------------------------------------------------------------ */
 
-void cham_context_wait(struct cham_context *c, int milliseconds)
+void cham_context_wait_ns(struct cham_context *c, uint64_t ns)
 {
+    struct timespec limit = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
     int ready = 0;
     for (uint32_t k = 0; k < c->cores; k++)
         cham_store(c->core[k].out.wait, 1);
@@ -172,7 +174,7 @@ void cham_context_wait(struct cham_context *c, int milliseconds)
     for (uint32_t k = 0; k < c->cores; k++)
         ready |= cham_load(c->core[k].out.prod) != c->core[k].out.pos;
     struct pollfd watched = {c->bell, POLLIN, 0};
-    if (!ready && poll(&watched, 1, milliseconds) > 0) {
+    if (!ready && ppoll(&watched, 1, &limit, 0) > 0) {
         uint8_t rung[256];
         while (read(c->bell, rung, sizeof rung) > 0)
             ;
@@ -180,6 +182,8 @@ void cham_context_wait(struct cham_context *c, int milliseconds)
     for (uint32_t k = 0; k < c->cores; k++)
         cham_store(c->core[k].out.wait, 0);
 }
+
+void cham_context_wait(struct cham_context *c, int milliseconds) { cham_context_wait_ns(c, (uint64_t)milliseconds * 1000000u); }
 
 int cham_context_alive(struct cham_context *c)
 {

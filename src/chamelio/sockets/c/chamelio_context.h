@@ -50,6 +50,7 @@ char *cham_context_call(struct cham_context *c, const char *json);
 /* The number behind a key that occurs once in an answer, or -1. */
 int64_t cham_context_number(const char *text, const char *key);
 void cham_context_wait(struct cham_context *c, int milliseconds);
+void cham_context_wait_ns(struct cham_context *c, uint64_t ns);
 /* Whether the tenant's agent holds our connection and the engine the doorbell; without them the context is no longer ours. */
 int cham_context_alive(struct cham_context *c);
 void cham_context_close(struct cham_context *c);

@@ -90,6 +90,7 @@ int main(int argc, char **argv)
             if (!cham_app_alive(&app))
                 break;
         }
+        measure_rest(&m, rate, start, end, &app.context);
         __builtin_ia32_pause();
     }
     double elapsed = (double)(now_ns() - start) / 1e9;

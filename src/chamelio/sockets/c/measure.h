@@ -11,8 +11,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "chamelio_context.h"
+
 #define WINDOW 4096 /* requests that can be under way */
 #define LOST_NS 1000000000ull
+#define EARLY_NS 80000 /* sleeping ends so much before a request is due */
 #define BUCKETS 2048 /* of the latency histogram: 32 per power of two */
 
 struct counts {
@@ -102,6 +105,14 @@ static inline uint64_t measure_expire(struct measure *m, uint64_t now)
         }
     }
     return m->next - m->oldest;
+}
+
+/* Open loop: sleep until shortly before the next request is due; what comes meanwhile wakes us. */
+static inline void measure_rest(const struct measure *m, double rate, uint64_t start, uint64_t end, struct cham_context *c)
+{
+    uint64_t now = now_ns(), due = start + (uint64_t)((double)m->next * 1e9 / (rate > 0 ? rate : 1));
+    if (rate > 0 && now < end && due > now + 2 * EARLY_NS)
+        cham_context_wait_ns(c, due - now - EARLY_NS);
 }
 
 /* `more`: further members of the JSON object, beginning with a comma, or "". */

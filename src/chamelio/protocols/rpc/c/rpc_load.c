@@ -119,6 +119,7 @@ int main(int argc, char **argv)
             if (!cham_context_alive(&app.context))
                 break;
         }
+        measure_rest(&m, rate, start, end, &app.context);
         __builtin_ia32_pause();
     }
     double elapsed = (double)(now_ns() - start) / 1e9;
