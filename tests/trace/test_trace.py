@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,32 @@ def test_packets_that_leave_are_those_that_the_engine_sends(order: str, argument
     assert [p["bytes"][:16] for p in done.pushed] == [
         b"".join((r[0].to_bytes(4, "little"), r[1].to_bytes(4, "little"), r[2].to_bytes(8, "little"))) for r in told
     ]
+
+
+def test_pools_give_what_the_engine_gives() -> None:
+    dice = random.Random(5)
+    orders = [
+        (dice.choice("oocsfFSw"), dice.choice([0, 1, 2, 63, 64]), dice.choice([0, 1, 64, 100, 1000, 1024, 1025, 40, 7]))
+        for _ in range(120)
+    ]
+    keeps = [dice.choice([0, 0, 16, 40, 64, 1000, 5 << 32 | 30]) for _ in orders]
+    with Net() as net:
+        tenant = Tenant(net.host, A, handlers="pools")
+        asks, results = tenant.ring("orders", 0), tenant.ring("results", 0)
+        net.run()
+        expected = []
+        for (what, id_, size), keep in zip(orders, keeps, strict=True):
+            asks.put(ord(what), id_, size, keep)
+            net.run(20_000)
+            expected += [r[2] for r in results.take()]
+    obj = handlers("pools")
+    scene, told = Scene(obj), []
+    for (what, id_, size), keep in zip(orders, keeps, strict=True):
+        entry = b"".join(
+            (ord(what).to_bytes(4, "little"), id_.to_bytes(4, "little"), size.to_bytes(8, "little"), keep.to_bytes(8, "little"))
+        )
+        told += [int.from_bytes(p["bytes"][8:16], "little") for p in run(obj, Start("ring", entry=entry), scene).pushed]
+    assert told == expected and len(set(told)) > 4
 
 
 def test_the_reasons_that_are_named_are_in_the_catalogue() -> None:

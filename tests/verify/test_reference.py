@@ -45,6 +45,8 @@ def test_the_header_numbers_the_maps_of_the_catalogue() -> None:
             macro, arguments = m.declaration.split("(")
             found = re.search(rf"^#define {macro}\(([^)]*)\)", HEADER, re.MULTILINE)
             assert found and found[1].count(",") == arguments.count(",")
+    macros = set(re.findall(r"^#define (CHAM_\w+)\(name", HEADER, re.MULTILINE)) - {"CHAM_MAP"}
+    assert all(f"{macro}(name" in PAGE.read_text() for macro in macros)
     assert f"#define CHAM_EMITS {EMITS} " in HEADER
 
 

@@ -1,7 +1,8 @@
 """The helpers in Python: what fastpath/helpers.h does, over memory that a subclass provides.
 
-Where C and Python differ: a hash map is full when all its entries are used (in C also when both buckets of a key are),
-nobody takes entries out of rings, and the secrets behind `cham_hash` and `cham_random` are constants.
+Where C and Python differ: a hash map is full when all its entries are used (in C also when both buckets of a key are), a
+pool when its bytes are (in C also when they lie too far apart), nobody takes entries out of rings, and the secrets behind
+`cham_hash` and `cham_random` are constants.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import struct
 from collections.abc import Sequence
 
 from chamelio.bpf.maps import MapDef
-from chamelio.jit.layout import ARRAY, HASH, TIMER, TX
+from chamelio.jit.layout import ARRAY, HASH, TIMER, TX, pool_sizes
 from chamelio.verify.catalogue import EMITS, HELPERS, PACKET_MAX
 
 ENOENT, EINVAL, ENOSPC = 2, 22, 28
@@ -60,6 +61,7 @@ class Turn:
         self.due: dict[int, dict[int, int]] = {i: {} for i, m in enumerate(self.maps) if m.kind in (TX, TIMER)}
         self.last_due: dict[tuple[int, int], int] = {}
         self.pushed: list[tuple[int, int, bytes]] = []  # ring, context, entry
+        self.pooled: dict[tuple[int, int], bytearray] = {}  # buffers of pools, by map and id
         self.emitted: list[bytes] = []
         self.checksum_later: tuple[int, int] | None = None
         self._random = 0
@@ -83,7 +85,7 @@ class Turn:
         raise NotImplementedError
 
     def buffer(self, index: int, id_: int) -> memoryview:
-        """A buffer of a bytes map."""
+        """A buffer of a bytes map that has one for each id."""
         raise NotImplementedError
 
     def packet_bytes(self) -> bytes | None:
@@ -179,13 +181,21 @@ class Turn:
         self.put_packet(old[:length] + bytes(max(0, length - len(old))))
         return 0
 
+    def _buffer(self, index: int, id_: int) -> memoryview | None:
+        """The buffer of an id; None if it has none, or does not exist."""
+        if id_ >= self.maps[index].max_entries:
+            return None
+        if not pool_sizes(self.maps[index]):
+            return self.buffer(index, id_)
+        pooled = self.pooled.get((index, id_))
+        return None if pooled is None else memoryview(pooled)
+
     def _buffer_span(self, where: int, id_: int, pos: int, span: int, limit: int) -> tuple[memoryview, int, int, int] | None:
         """A buffer, the place in it, and the span of a packet of `limit` bytes; None if any of them does not exist."""
-        index = self.map_at(where)
-        m, at, size = self.maps[index], span >> 32, span & U32
-        if at + size > limit or id_ >= m.max_entries or size > m.value_size:
+        buffer, at, size = self._buffer(self.map_at(where), id_), span >> 32, span & U32
+        if buffer is None or at + size > limit or size > len(buffer):
             return None
-        return self.buffer(index, id_), pos % m.value_size, at, size
+        return buffer, pos % len(buffer), at, size
 
     def cham_pkt_to_bytes(self, ctx: int, where: int, id_: int, pos: int, span: int) -> int:
         """Copy from the packet to a buffer."""
@@ -211,6 +221,33 @@ class Turn:
         packet[at : at + size] = bytes(buffer[start : start + head]) + bytes(buffer[: size - head])
         self.put_packet(bytes(packet))
         return 0
+
+    def cham_bytes_open(self, where: int, id_: int, size: int, keep: int) -> int:
+        """Give an id of a pool a buffer, keeping some of what was in the old one."""
+        index, pos, kept = self.map_at(where), keep >> 32, keep & U32
+        m, old = self.maps[index], self._buffer(index, id_)
+        if not pool_sizes(m) or id_ >= m.max_entries or not 0 < size <= m.value_size or kept > PACKET_MAX:
+            return -EINVAL
+        smallest, total = pool_sizes(m)
+        size = max(smallest, 1 << (size - 1).bit_length())
+        if kept > min(size, len(old or b"")):
+            return -EINVAL
+        if size + sum(len(b) for (i, _), b in self.pooled.items() if i == index) > total:
+            return -ENOSPC
+        new = bytearray(size)
+        for at in range(pos, pos + kept):
+            assert old is not None
+            new[at % size] = old[at % len(old)]
+        self.pooled[index, id_] = new
+        return 0
+
+    def cham_bytes_close(self, where: int, id_: int) -> int:
+        """Take the buffer of an id of a pool back."""
+        return 0 if self.pooled.pop((self.map_at(where), id_), None) is not None else -ENOENT
+
+    def cham_bytes_size(self, where: int, id_: int) -> int:
+        """Bytes of the buffer of an id."""
+        return len(self._buffer(self.map_at(where), id_) or b"")
 
     def cham_csum(self, ctx: int, span: int, seed: int) -> int:
         """Ones' complement sum of a span."""

@@ -192,8 +192,10 @@ MAP_KINDS: dict[int, MapKind] = {
                 "one such map per protocol; a power of two of entries; entries of 1 to 256 bytes", "per core, in the region"),
         MapKind(BYTES, "bytes", "CHAM_BYTES(name, ids, size)",
                 "A byte buffer for each id, for payload. Positions count on and are taken modulo the size, so a buffer is a byte "
-                "ring whose ends the protocol keeps.",
-                "sizes are powers of two, 64 to 16,777,216 bytes; 1 to 1,048,576 ids", "once for all cores, in the region"),
+                "ring whose ends the protocol keeps. CHAM_BYTES_POOL(name, ids, min, max, total) declares buffers that come and "
+                "go: an id has none until cham_bytes_open gives it one, out of `total` bytes of its core.",
+                "sizes are powers of two, 64 to 16,777,216 bytes; 1 to 1,048,576 ids; a pool of at most 1 GiB",
+                "in the region: once for all cores, a pool per core"),
         MapKind(TX, "tx", "CHAM_TX_IDS(name, ids)",
                 "Ids with a time at which they are due to send; then the tx hook runs, with the id in id and without a packet.",
                 "one such map per protocol; 1 to 1,048,576 ids", "per core, in engine memory"),

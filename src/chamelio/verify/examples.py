@@ -120,6 +120,34 @@ CHAM_HANDLER(ring) /* what the application wrote to buffer 0 becomes a packet's 
     return CHAM_TX;
 }
 """,
+    "cham_bytes_open": """
+CHAM_BYTES_POOL(buffers, 1024, 4096, 262144, 16777216); /* 4 KiB to 256 KiB for an id, 16 MiB in all */
+CHAM_RING_IN(orders, 64, u64);
+
+CHAM_HANDLER(ring)
+{
+    if (cham_bytes_open(&buffers, 7, 4096, 0))
+        return CHAM_ERROR(1); /* the pool has none left */
+    /* later: a larger one, which keeps the 100 bytes from position 5000 on, each at its position */
+    return cham_bytes_open(&buffers, 7, 8192, CHAM_SPAN(5000, 100)) ? CHAM_ERROR(2) : CHAM_DONE;
+}
+""",
+    "cham_bytes_close": """
+CHAM_BYTES_POOL(buffers, 1024, 4096, 262144, 16777216);
+CHAM_RING_IN(orders, 64, u64);
+
+CHAM_HANDLER(ring) { return cham_bytes_close(&buffers, 7) ? CHAM_ERROR(1) : CHAM_DONE; }
+""",
+    "cham_bytes_size": """
+CHAM_BYTES_POOL(buffers, 1024, 4096, 262144, 16777216);
+
+CHAM_HANDLER(rx)
+{
+    if (cham_bytes_size(&buffers, 7) < 1500)
+        return CHAM_PUNT; /* the slow path decides whether it gets more */
+    return cham_pkt_to_bytes(ctx, &buffers, 7, 0, CHAM_SPAN(0, 20)) ? CHAM_ERROR(1) : CHAM_DONE;
+}
+""",
     "cham_csum": """
 CHAM_HANDLER(rx) /* a sum over a header that carries its own checksum is 0xffff */
 {

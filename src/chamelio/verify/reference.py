@@ -33,8 +33,8 @@ Written by `python -m chamelio.verify.reference docs/reference.md` from the cata
 (`verify/catalogue.py`); do not edit it. A test compiles and verifies every example; each begins with `#include "chamelio.h"`.
 
 Costs are cycles of the cost model. *Warm*: all data in the first-level cache. *Cold*: each cache line that may miss costs
-{cost.MISS} more. A worst case is that of the dearest path of a handler, and is what `chamelio verify` prints; a turn is charged what
-was measured, at most the cold bound. A packet has at most {PACKET_MAX} bytes from its IP header on.
+{cost.MISS} more. A worst case is that of the dearest path of a handler, and is what `chamelio verify` prints; a turn is
+charged what was measured, at most the cold bound. A packet has at most {PACKET_MAX} bytes from its IP header on.
 """
 
 
@@ -56,9 +56,9 @@ def context(c: Context) -> Iterator[str]:
     yield _heading("Hooks and context")
     yield (
         "A handler is a function at a hook, `CHAM_HANDLER(rx)`: `rx` runs for a packet that has arrived, `ring` for an entry of\n"
-        "the inbound ring, `tx` for an id that is due to send, `timer` for an id whose deadline has passed. Only `rx` starts with a\n"
-        f"packet. Its argument is `struct chamelio_ctx *ctx`, {c.size} bytes, read-only. A load of a field costs {cost.MEMORY} cycles\n"
-        "and never misses.\n"
+        "the inbound ring, `tx` for an id that is due to send, `timer` for an id whose deadline has passed. Only `rx` starts with\n"
+        f"a packet. Its argument is `struct chamelio_ctx *ctx`, {c.size} bytes, read-only. A load of a field costs\n"
+        f"{cost.MEMORY} cycles and never misses.\n"
     )
     yield "| field | offset | meaning |\n|---|---|---|"
     for f in c.fields:
@@ -117,7 +117,7 @@ def helper(h: Helper) -> Iterator[str]:
     if kinds:
         yield f"* Maps: {', '.join(f'`{k}`' for k in kinds)}."
     if any(a.kind in ("key", "value", "entry") for a in h.args):
-        yield "* Keys, values and entries lie on the stack, in the packet or in private memory, whole and initialised; never shared."
+        yield "* Keys, values and entries lie on the stack, in the packet or in private memory, and are initialised."
     if h.invalidates_packet:
         yield "* Packet addresses end here: load `ctx->data` and `ctx->data_end` again, and compare again."
     if h.name == "cham_emit":
