@@ -20,6 +20,7 @@ from chamelio.tenant.region import Region, type_of
 from chamelio.tenant.rings import Consumer, Entries, RingDamaged
 
 MAX_FDS = 10  # region, doorbell, and one for each of the engine's cores
+RESUME_S, RESUME_RETRY_S = 4.0, 0.02  # how long we look for an agent that takes the place of ours
 BATCH = 256  # entries handled before the loop gets its turn
 
 
@@ -35,11 +36,42 @@ def application_socket(tenant: str, protocol: str, run: Path | None) -> Path:
     return (run or default_run()) / "tenants" / tenant / f"{protocol}.sock"
 
 
+async def _say_hello(
+    path: Path, about_us: dict[str, Any], fds: list[int] | None = None
+) -> tuple[AsyncChannel, dict[str, Any], list[int]]:
+    """Connect to an agent: the channel, what the agent says of our context, and its descriptors. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, os.fspath(path))
+    except OSError as error:
+        sock.close()
+        raise OSError(errno.ENOENT, str(error)) from None
+    channel = AsyncChannel(sock, max_fds=MAX_FDS, limit=1 << 22)
+    try:
+        await channel.send({"verb": "hello", **about_us}, fds or [])
+        frame = await channel.receive()
+    except Refusal as refusal:
+        channel.close()
+        raise ConnectionRefusedError(errno.ECONNREFUSED, str(refusal)) from None
+    except BaseException:
+        channel.close()
+        raise
+    reply = decode(frame.payload) if frame else {}
+    if frame is None or "ok" not in reply or len(frame.fds) < 3:
+        close_all(frame.fds if frame else [])
+        channel.close()
+        why = reply.get("error", {})
+        code = errno.ESTALE if why.get("code") == "ESTALE" else errno.ECONNREFUSED
+        raise OSError(code, why.get("message", "the agent hung up"))
+    return channel, reply["ok"], frame.fds
+
+
 class Stack:
     """One context. `on_entries` gets what the handlers push; requests go to the slow path by `call`."""
 
-    def __init__(self, channel: AsyncChannel, about: dict[str, Any], fds: list[int]) -> None:
-        self._channel = channel
+    def __init__(self, path: Path, channel: AsyncChannel, about: dict[str, Any], fds: list[int]) -> None:
+        self._path, self._channel = path, channel
         self.context: int = about["context"]
         self.address: str = about["address"]
         layout = msgspec.convert(about["layout"], Layout)
@@ -49,8 +81,13 @@ class Stack:
         os.close(region_fd)
         self.listeners: set[Listener] = set()
         self.on_entries: Callable[[Entries], None] = lambda entries: None
+        self.on_resume: Callable[[], None] | None = (
+            None  # if set, we come back to an agent that takes the place of ours, then call it
+        )
         self.user: Any = None  # what the protocol's sockets share
         self._calls = asyncio.Lock()
+        self._connected = asyncio.Event()
+        self._connected.set()
         self._replies: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._received: list[Consumer] = []
@@ -61,45 +98,59 @@ class Stack:
     async def connect(cls, tenant: str, protocol: str, run: Path | None) -> Stack:
         """Connect to the agent. ConnectionRefusedError when none serves the protocol."""
         path = application_socket(tenant, protocol, run)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        sock.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, os.fspath(path))
+            channel, about, fds = await _say_hello(path, {})
+        except ConnectionRefusedError:
+            raise
         except OSError as error:
-            sock.close()
             raise ConnectionRefusedError(
                 error.errno,
                 f"no agent serves {protocol} for tenant {tenant}: start `python -m chamelio.tenant.agent {tenant} {protocol}`",
             ) from None
-        channel = AsyncChannel(sock, max_fds=MAX_FDS, limit=1 << 22)
-        await channel.send({"verb": "hello"})
-        frame = await channel.receive()
-        reply = decode(frame.payload) if frame else {}
-        if frame is None or "ok" not in reply or len(frame.fds) < 3:
-            close_all(frame.fds if frame else [])
-            channel.close()
-            raise ConnectionRefusedError(errno.ECONNREFUSED, reply.get("error", {}).get("message", "the agent hung up"))
-        return cls(channel, reply["ok"], frame.fds)
+        return cls(path, channel, about, fds)
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     async def _read_replies(self) -> None:
-        try:
-            while (frame := await self._channel.receive()) is not None:
-                close_all(frame.fds)
-                self._replies.put_nowait(decode(frame.payload))
-        except (Refusal, OSError):
-            pass
-        self._replies.put_nowait(None)
+        while True:
+            with contextlib.suppress(Refusal, OSError):
+                while (frame := await self._channel.receive()) is not None:
+                    close_all(frame.fds)
+                    self._replies.put_nowait(decode(frame.payload))
+            self._connected.clear()
+            self._replies.put_nowait(None)  # for who waits
+            if self.on_resume is None or not await self._come_back():
+                break
+            self._connected.set()
+            self.on_resume()
         self.close(ConnectionResetError(errno.ECONNRESET, "the tenant's agent has gone"))
+
+    async def _come_back(self) -> bool:
+        """To another agent, with the context that we have; the rings work on meanwhile."""
+        self._channel.close()
+        deadline = self._loop.time() + RESUME_S
+        while not self.closed and self._loop.time() < deadline:
+            try:
+                channel, _, fds = await _say_hello(self._path, {"context": self.context}, [self._bell])
+            except OSError as error:
+                if error.errno == errno.ESTALE:
+                    return False
+                await asyncio.sleep(RESUME_RETRY_S)
+                continue
+            close_all(fds)
+            self._channel, self._replies = channel, asyncio.Queue()
+            return True
+        return False
 
     async def call(self, verb: str, **arguments: Any) -> Any:
         """One request to the slow path. Raises OSError."""
         async with self._calls:
+            await self._connected.wait()
             if self.closed:
                 raise ConnectionResetError(errno.ECONNRESET, "the tenant's agent has gone")
+            replies = self._replies
             await self._channel.send({"verb": verb, **arguments})
-            reply = await self._replies.get()
+            reply = await replies.get()
         if reply is None:
             raise ConnectionResetError(errno.ECONNRESET, "the tenant's agent has gone")
         if "error" in reply:
@@ -148,6 +199,7 @@ class Stack:
         close_all([self._bell, *self._wake])
         self._channel.close()
         self._watch.cancel()
+        self._connected.set()
         self._replies.put_nowait(None)  # for who waits
         for listener in list(self.listeners):
             listener.connection_lost(error)

@@ -5,6 +5,9 @@
 Applications connect to `$RUN/tenants/TENANT/PROTOCOL.sock`. The first request, `hello`, gives an application a context: its number,
 where its rings lie, and as descriptors the region and its doorbell. Other requests go to the slow path. When the connection ends,
 however it ends, the slow path frees what the application had and the context is closed.
+
+When an agent ends and another one takes its place in time, applications can come back with `hello {context}` and their doorbell as
+the proof that it is theirs: their rings have worked on meanwhile. That takes a slow path that `resumes`.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from chamelio.tenant.watch import Watch
 MAX_APPLICATIONS = 64
 SETTLE_S = 0.0002  # between looks whether the engine has taken a request
 SETTLE_LIMIT_NS = 1_000_000_000
+RECLAIM_S = 3.0  # how long a new agent keeps the contexts of applications that have not come back to it yet
 NEW_ENGINE_S = 10.0  # how long we wait for chameliod to bring up another engine
 
 
@@ -91,6 +95,7 @@ class Agent:
         self._control = asyncio.Lock()  # chameliod answers one request at a time
         self._applications: set[asyncio.Task[None]] = set()
         self._contexts: set[int] = set()  # given to applications that live
+        self._orphans: set[int] = set()  # of a former agent's applications, which may come back
         self._prepared = asyncio.Event()
         self._rung = asyncio.Event()  # there is work for the slow path
         self.engine_gone = asyncio.Event()
@@ -99,10 +104,13 @@ class Agent:
 
     async def run_slow_path(self) -> None:
         """Poll while there is work, sleep on the doorbell and the next deadline otherwise."""
+        loop = asyncio.get_running_loop()
+        if self._attachment.resumed and self.slow_path.resumes:
+            self._orphans = set(self._attachment.about["contexts"])
         await self.close_forgotten(self._attachment.about["contexts"])  # applications of a former agent went with it
         self.runtime.start(resumed=self._attachment.resumed)
         self._prepared.set()
-        loop = asyncio.get_running_loop()
+        reclaiming = loop.create_task(self._end_orphans())
         bell, rung = self._attachment.bells[0], self._rung
         loop.add_reader(bell, self._ring, bell)
         try:
@@ -117,7 +125,15 @@ class Agent:
                         await rung.wait()
                 rung.clear()
         finally:
+            reclaiming.cancel()
             loop.remove_reader(bell)
+
+    async def _end_orphans(self) -> None:
+        """Who has not come back by now has gone with the former agent."""
+        if self._orphans:
+            await asyncio.sleep(RECLAIM_S)
+        while self._orphans:
+            await self._end_context(self._orphans.pop())
 
     def _ring(self, bell: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -151,12 +167,12 @@ class Agent:
         context: int | None = None
         try:
             while (frame := await channel.receive()) is not None:
-                close_all(frame.fds)
-                request = decode(frame.payload)
-                verb = request.pop("verb", None)
                 try:
+                    request = decode(frame.payload)
+                    verb = request.pop("verb", None)
                     if verb == "hello" and context is None:
-                        context = await self._open_context()
+                        wanted = request.get("context")
+                        context = await self._open_context() if wanted is None else self._reclaim(wanted, frame.fds)
                         attached = self._attachment
                         fds = [attached.region_fd, attached.bells[context], *attached.wake]
                         await channel.send({"ok": self._describe(context)}, fds)
@@ -171,14 +187,27 @@ class Agent:
                     await channel.send({"error": {"code": error.code, "message": str(error), "remedy": "", "exit": 1}})
                 except Refusal as refusal:
                     await channel.send({"error": refusal.describe()})
+                finally:
+                    close_all(frame.fds)
         except (Refusal, OSError, TimeoutError):
             pass  # it broke the rules of framing, or went away
         finally:
             channel.close()
             if context is not None:
-                self.runtime.application_gone(context)
-                await self.settle()
-                await self._close_context(context)
+                await self._end_context(context)
+
+    def _reclaim(self, context: Any, fds: list[int]) -> int:
+        """The context of an application that comes back: who has the reading end of its doorbell. Raises RequestError."""
+        if context not in self._orphans or not fds or not os.path.sameopenfile(fds[0], self._attachment.bells[context]):
+            raise RequestError("ESTALE", f"context {context!r} is not one that you had")
+        self._orphans.discard(context)
+        self._contexts.add(context)
+        return int(context)
+
+    async def _end_context(self, context: int) -> None:
+        self.runtime.application_gone(context)
+        await self.settle()
+        await self._close_context(context)
 
     async def hang_up(self) -> None:
         """Tell all applications that it is over."""
@@ -202,7 +231,7 @@ class Agent:
     async def close_forgotten(self, contexts: list[int]) -> None:
         """Close those of the contexts that no application of ours has."""
         for context in contexts:
-            if context not in self._contexts:
+            if context not in self._contexts and context not in self._orphans:
                 await self._close_context(context)
 
     def _describe(self, context: int) -> dict[str, Any]:

@@ -81,7 +81,13 @@ class Services:
 
 
 class SlowPath:
-    """A protocol's slow path. Methods are called one at a time; exceptions are counted and shown, never fatal."""
+    """A protocol's slow path. Methods are called one at a time; exceptions are counted and shown, never fatal.
+
+    `resumes`: a new one can take over from one whose process has ended, and applications keep what they had. Then contexts live on
+    over `on_start(resumed=True)`, and `on_application_gone` says which of them have not come back.
+    """
+
+    resumes = False
 
     def __init__(self, services: Services) -> None:
         self.services = services

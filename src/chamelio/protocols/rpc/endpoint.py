@@ -83,8 +83,27 @@ class _Context:
         self.opening: dict[int, asyncio.Future[_Session]] = {}
         self.asking = 0  # requests to the agent whose answer says whose events some are
         self._early: list[list[Any]] = []
+        self._serving: set[asyncio.Task[None]] = set()
         stack.on_entries = self.deliver
+        stack.on_resume = self._resumed
         stack.listen("events")
+
+    def _resumed(self) -> None:
+        """Another agent has taken over: sessions go on, but it knows nothing of ports and of sessions that were being opened."""
+        for waiter in self.opening.values():
+            if not waiter.done():
+                waiter.set_exception(ConnectionResetError(errno.ECONNRESET, "the tenant's agent has gone"))
+        self.opening.clear()
+        for server in self.servers.values():
+            task = asyncio.get_running_loop().create_task(self._serve_again(server))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+    async def _serve_again(self, server: Server) -> None:
+        try:
+            await self.ask("serve", lambda answer: None, port=server.port)
+        except OSError as error:
+            server.connection_lost(error)
 
     def deliver(self, entries: Entries) -> None:
         """A batch of events."""
@@ -99,7 +118,9 @@ class _Context:
         session = self.sessions.get(number)
         if session is None or session.generation != generation:
             if kind == CLOSED and number in self.opening:
-                self.opening.pop(number).set_exception(OSError(error, os.strerror(error)))
+                waiter = self.opening.pop(number)
+                if not waiter.done():
+                    waiter.set_exception(OSError(error, os.strerror(error)))
             elif self.asking and len(self._early) < EARLY:
                 self._early.append(event)
         elif kind == CLOSED:
@@ -121,7 +142,7 @@ class _Context:
         session = _Session(number, generation, self.entries[core], owner)  # type: ignore[arg-type]
         session.calls = [None] * min(slots, SLOTS)
         self.sessions[number] = session
-        if waiter is not None:
+        if waiter is not None and not waiter.done():
             waiter.set_result(session)
 
     async def ask(self, verb: str, know: Callable[[Any], None], **arguments: Any) -> Any:

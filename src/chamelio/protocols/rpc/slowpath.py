@@ -32,6 +32,7 @@ SESSIONS, SLOTS, SEGMENT = 64, 32, 1440  # RPC_SESSIONS, RPC_SLOTS, RPC_SEGMENT
 EPHEMERAL = range(49152, 65536)  # RFC 6335
 HELLO_NS, HELLO_TRIES = 5_000_000, 9  # the first wait for a WELCOME, which doubles: 2.5 s in all
 QUIET_NS, PING_NS, PINGS = 10_000_000_000, 1_000_000_000, 5  # a server asks a client that has been quiet whether it still is
+RESUMING_NS = 3_000_000_000  # how long ports that nobody serves are not refused after a new slow path has taken over
 PER_SECOND, BURST = 200, 50  # answers to packets of nobody's
 # By code of ICMP unreachable: what ends a session that is being set up. The others may be gone in a moment.
 HARD_ERRORS = {2: errno.ECONNREFUSED, 3: errno.ECONNREFUSED, 9: errno.ENETUNREACH, 10: errno.EHOSTUNREACH, 13: errno.EHOSTUNREACH}
@@ -59,6 +60,8 @@ class Session:
 class RpcSlowPath(SlowPath):
     """Sessions of all applications of a tenant."""
 
+    resumes = True
+
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._local = _number(services.address)
@@ -68,21 +71,26 @@ class RpcSlowPath(SlowPath):
         self._about = services.region.values("about")
         self._tokens, self._tokens_at = float(BURST), 0
         self._now = 0
+        self._resuming = False  # a former slow path's servers are still to say what they serve,
+        self._resumed_by = 0  # until then
         self.suppressed = 0
 
     def on_start(self, *, resumed: bool) -> None:
-        """Sessions of applications of a former agent are gone with it."""
-        if resumed:
-            for number in range(SESSIONS):
-                if self._about["open"][number]:
-                    key = (
-                        int(self._about["address"][number]),
-                        _swap(self._about["port"][number]),
-                        _swap(self._about["local_port"][number]),
-                    )
-                    self._say(BYE, key, int(self._about["peer_token"][number]))
-                    core = flow_core(self.services.cores, *key)
-                    self._request(CLOSE, number, core, context=int(self._about["context"][number]), error=errno.ECONNRESET)
+        """Sessions go on as handlers know them; who serves which port servers say again."""
+        if not resumed:
+            return
+        self._resuming = True
+        for number in range(SESSIONS):
+            row = {name: int(self._about[name][number]) for name in self._about.dtype.names or ()}
+            if not row["open"]:
+                continue
+            key = (row["address"], _swap(row["port"]), _swap(row["local_port"]))
+            if key in self._by_key:  # what applications may have written there is not believed
+                continue
+            session = Session(number, row["context"], bool(row["server"]), key, flow_core(self.services.cores, *key), row["token"])
+            session.peer_token, session.opening = row["peer_token"], False
+            self._sessions[number] = self._by_key[key] = session
+        self.services.call_at(0)
 
     # ---- requests of applications --------------------------------------------------------------------------------------------
 
@@ -246,7 +254,7 @@ class RpcSlowPath(SlowPath):
             if context is not None and c.version == VERSION and c.about:
                 session = self._new(context, True, key)
             if session is None:
-                if self._may_answer():
+                if not self._resuming and self._may_answer():
                     wrong = errno.EPROTO if c.version != VERSION else errno.ECONNREFUSED if context is None else errno.ENOBUFS
                     self._say(REJECT, key, c.about, value=wrong)
                 return
@@ -279,12 +287,17 @@ class RpcSlowPath(SlowPath):
     def on_time(self, now: int) -> int | None:
         """HELLOs and PINGs that are due."""
         self._now = now
+        if self._resuming:
+            self._resumed_by = self._resumed_by or now + RESUMING_NS
+            self._resuming = now < self._resumed_by
         for session in list(self._sessions.values()):
             if session.opening and now >= session.due:
                 self._hello(session)
             elif session.server and now >= session.due:
                 self._ping(session)
         waiting = [s.due for s in self._sessions.values() if s.opening or s.server]
+        if self._resuming:
+            waiting.append(self._resumed_by)
         return min(waiting) if waiting else None
 
     def _hello(self, session: Session) -> None:

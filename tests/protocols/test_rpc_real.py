@@ -1,0 +1,127 @@
+"""rpc with real processes: versions replaced and agents killed while a thousand requests are outstanding."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from chamelio import toolchain
+from chamelio.bench.stage import C_SOURCES, Process, Stage, build_program
+from chamelio.messages import Refusal
+from chamelio.protocols import rpc
+from chamelio.tenant.folder import SHIPPED
+from host.rig import wait_until
+
+ADDRESSES = {"red": "10.0.0.1", "blue": "10.0.0.2"}
+PORT, OUTSTANDING = 7, 1000
+SOURCE = SHIPPED / "rpc" / "rpc.bpf.c"
+
+
+class Host:
+    """One host with two tenants; red serves."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.agents: dict[str, Process] = {}
+        for tenant, address in ADDRESSES.items():
+            stage.tenant(tenant, address)
+            stage.load(tenant, "rpc")
+            self.agents[tenant] = stage.agent(tenant, "rpc")
+
+    def replace_agent(self, tenant: str) -> None:
+        """Kill it and start another one."""
+        os.kill(self.agents[tenant].pid, signal.SIGKILL)
+        self.agents[tenant] = self.stage.agent(tenant, "rpc")
+
+    def contexts(self, tenant: str) -> list[int]:
+        contexts: list[int] = self.stage.call("protocol.show", tenant=tenant, protocol="rpc")["contexts"]
+        return contexts
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with Stage() as stage:
+        yield Host(stage)
+
+
+async def while_asking(host: Host, total: int, event: Callable[[], Awaitable[None]]) -> None:
+    """Ask `total` requests, a thousand at a time; `event` happens meanwhile. Each is answered once and executed once."""
+    executed: Counter[bytes] = Counter()
+
+    async def handler(request: bytes) -> bytes:
+        executed[request] += 1
+        await asyncio.sleep(0.05)
+        return request[::-1]
+
+    server = await rpc.serve(handler, PORT, tenant="red", run=host.stage.run)
+    client = await rpc.connect(ADDRESSES["red"], PORT, outstanding=OUTSTANDING, tenant="blue", run=host.stage.run)
+    todo = iter(range(total))
+
+    async def ask() -> None:
+        for number in todo:
+            request = b"request %d" % number
+            assert await client.call(request, timeout=30) == request[::-1]
+
+    asking = asyncio.gather(*(ask() for _ in range(OUTSTANDING)))
+    await asyncio.sleep(0.2)
+    await event()
+    assert sum(call is not None for s in client._sessions for call in s.calls) > OUTSTANDING // 2
+    await asking
+    assert len(executed) == total and set(executed.values()) == {1}
+    later = await rpc.connect(ADDRESSES["red"], PORT, tenant="blue", run=host.stage.run)
+    assert await later.call(b"later", timeout=5) == b"retal"
+    await later.close()
+    await client.close()
+    await server.close()
+
+
+def test_a_version_is_replaced_while_a_thousand_requests_are_outstanding(host: Host) -> None:
+    async def replace() -> None:
+        for ttl in (50, 51):
+            for tenant in ADDRESSES:
+                content = toolchain.bpf_object(SOURCE, defines=(f"RPC_TTL={ttl}",))
+                loaded = await asyncio.to_thread(host.stage.load, tenant, "rpc", content)
+                assert loaded["action"] == "swapped"
+        unfit = toolchain.bpf_object(SOURCE, defines=("RPC_EVENTS=8192",))
+        with pytest.raises(Refusal, match="does not fit the running one"):
+            await asyncio.to_thread(host.stage.load, "red", "rpc", unfit)
+
+    asyncio.run(while_asking(host, 100_000, replace))
+
+
+@pytest.mark.parametrize("tenants", [("red",), ("blue",), ("red", "blue")])
+def test_agents_are_replaced_while_a_thousand_requests_are_outstanding(host: Host, tenants: tuple[str, ...]) -> None:
+    contexts = {tenant: host.contexts(tenant) for tenant in ADDRESSES}
+
+    async def replace() -> None:
+        for tenant in tenants:
+            contexts[tenant] = host.contexts(tenant)
+            await asyncio.to_thread(host.replace_agent, tenant)
+        await asyncio.sleep(0.3)
+        for tenant in tenants:
+            assert host.contexts(tenant) == contexts[tenant], "applications have kept their contexts"
+
+    asyncio.run(while_asking(host, 50_000, replace))
+
+
+def test_applications_that_went_with_the_agent_leave_nothing(host: Host) -> None:
+    c = SHIPPED / "rpc" / "c"
+    program = str(build_program(c / "rpc_echo.c", c / "rpc_app.c", C_SOURCES / "chamelio_context.c"))
+    echo = host.stage.start(program, host.stage.socket("red", "rpc"), str(PORT))
+
+    async def call() -> None:
+        client = await rpc.connect(ADDRESSES["red"], PORT, tenant="blue", run=host.stage.run)
+        assert await client.call(b"hello", timeout=5) == b"hello"
+        host.replace_agent("red")
+        assert await asyncio.to_thread(wait_until, lambda: not echo.running)
+        with pytest.raises((ConnectionResetError, TimeoutError)):
+            await client.call(b"anybody there?", timeout=10)
+        await client.close()
+        assert await asyncio.to_thread(wait_until, lambda: host.contexts("red") == [])
+
+    asyncio.run(call())
