@@ -176,6 +176,37 @@ def test_timers_near_and_far_fire_in_order_and_cancelled_ones_never() -> None:
             assert due[i] <= at <= due[i] + 2 * TICK + 50_000, f"id {i}"
 
 
+def test_what_is_due_at_once_comes_in_the_order_in_which_it_was_set_and_does_not_wait_for_a_tick(box: Box) -> None:
+    order = [5, 3, 9, 1, 60, 0]
+    for i in order:
+        box.orders.put(ord("s"), i, 0)
+    started = box.world.now
+    box.world.run(for_ns=TICK // 2)
+    fired = [(r[1], r[3]) for r in box.took() if r[0] == ord("t")]
+    assert [i for i, _ in fired] == order
+    assert max(at for _, at in fired) - started < TICK // 2
+
+
+def test_ids_are_taken_out_of_the_queue_at_any_place(box: Box) -> None:
+    for what, i in [("s", 1), ("s", 2), ("s", 3), ("s", 4), ("x", 4), ("x", 1), ("s", 5), ("x", 3), ("s", 1)]:
+        box.orders.put(ord(what), i, 0)
+    box.world.run(for_ns=TICK)
+    told = box.took()
+    assert [r[2] for r in told if r[0] == ord("x")] == [0, 0, 0]
+    assert [r[1] for r in told if r[0] == ord("t")] == [2, 5, 1]
+
+
+def test_what_is_always_due_does_not_hold_up_the_wheel(box: Box) -> None:
+    """Forty ids that are due again as soon as they were served, beside a timer."""
+    for i in range(40):
+        box.orders.put(ord("z"), i, 0)
+    when = box.world.now + MS
+    box.orders.put(ord("Z"), 63, when)
+    box.world.run(for_ns=2 * MS)
+    fired = [r[3] for r in box.took() if r[0] == ord("P") and r[1] == 63]
+    assert fired and fired[0] < when + 4 * TICK
+
+
 def test_an_unknown_id_is_refused(box: Box) -> None:
     assert box.ask("s", IDS, 0) == box.ask("x", IDS) == box.ask("p", IDS, 0) == -2
 

@@ -99,7 +99,7 @@ void cham_instance_init(struct cham_instance *inst, u32 ring_start)
         } else if (m->kind == CHAM_MAP_TX || m->kind == CHAM_MAP_TIMER) {
             struct wheel *w = (struct wheel *)(base + m->index);
             struct wheel_node *nodes = (struct wheel_node *)(base + m->keys);
-            for (u32 k = 0; k <= NODE_EXPIRING; k++)
+            for (u32 k = 0; k <= NODE_QUEUED; k++)
                 w->head[k] = CHAM_NONE;
             for (u32 k = 0; k < m->max_entries; k++)
                 nodes[k].slot = NODE_IDLE;
@@ -343,9 +343,11 @@ u64 cham_next_due(struct cham_instance *inst)
         if (m->kind != CHAM_MAP_TX && m->kind != CHAM_MAP_TIMER)
             continue;
         const struct wheel_node *nodes = (const struct wheel_node *)(instance_base(inst) + m->keys);
-        for (u32 k = 0; k < m->max_entries; k++)
-            if (nodes[k].slot != NODE_IDLE && ((nodes[k].when >> WHEEL_TICK_SHIFT) + 1) << WHEEL_TICK_SHIFT < due)
-                due = ((nodes[k].when >> WHEEL_TICK_SHIFT) + 1) << WHEEL_TICK_SHIFT;
+        for (u32 k = 0; k < m->max_entries; k++) {
+            u64 tick = ((nodes[k].when >> WHEEL_TICK_SHIFT) + 1) << WHEEL_TICK_SHIFT, when = nodes[k].slot == NODE_QUEUED ? 0 : tick;
+            if (nodes[k].slot != NODE_IDLE && when < due)
+                due = when;
+        }
     }
     return due;
 }

@@ -236,7 +236,10 @@ HELPER s64 cham_h_cham_schedule(struct cham_turn *t, const struct cham_map *m, u
         wheel_unlink(w, nodes, i);
     if (!w->armed)
         w->tick = t->core->now >> WHEEL_TICK_SHIFT;
-    wheel_link(w, nodes, i, when);
+    if (when <= t->core->now)
+        wheel_queue(w, nodes, i, when);
+    else
+        wheel_link(w, nodes, i, when);
     return 0;
 }
 

@@ -148,12 +148,14 @@ CHAM_INLINE void *hash_lookup(u8 *base, const struct cham_map *m, const u64 secr
 /* ---- ids that come due: a timing wheel of two levels -------------------------------------------------------- */
 
 /* A slot of the first level is a tick; a slot of the second is a revolution of the first, and when that begins, its ids move
- * to the first level. So an id is touched twice at most, or once more for each revolution of the second that it is away. */
+ * to the first level. So an id is touched twice at most, or once more for each revolution of the second that it is away. What is
+ * due at once when it is set waits for no tick but stands in a queue, first come, first served, in turn with the wheel. */
 #define WHEEL_SLOTS 1024u
 #define WHEEL_TICK_SHIFT 13 /* 8.2 us a tick, 8.4 ms a revolution of the first level, 8.6 s of the second */
 
 #define NODE_IDLE CHAM_NONE
-#define NODE_EXPIRING (2 * WHEEL_SLOTS) /* the slot number of ids taken out of the wheel and not yet looked at */
+#define NODE_EXPIRING (2 * WHEEL_SLOTS)  /* the slot number of ids taken out of the wheel and not yet looked at */
+#define NODE_QUEUED (2 * WHEEL_SLOTS + 1) /* and of those that were due at once */
 
 struct wheel_node {
     u64 when;       /* when it is, or was last, due */
@@ -165,10 +167,11 @@ struct wheel_node {
 struct wheel {
     u64 tick;  /* every tick before this one has been emptied */
     u32 armed; /* ids in any list */
-    u32 pad;
+    u32 tail;  /* the last of the queue */
     u64 occupied[2 * WHEEL_SLOTS / 64]; /* which slots hold anything */
-    u32 head[2 * WHEEL_SLOTS + 1];      /* first level, second level, the expiring list */
-    u32 pad2;
+    u32 head[2 * WHEEL_SLOTS + 2];      /* first level, second level, the expiring list, the queue */
+    u32 turn;                           /* whose turn it is: 1, the queue's */
+    u32 pad;
 };
 
 CHAM_INLINE void wheel_unlink(struct wheel *w, struct wheel_node *nodes, u32 id)
@@ -183,6 +186,8 @@ CHAM_INLINE void wheel_unlink(struct wheel *w, struct wheel_node *nodes, u32 id)
         if (n->prev == CHAM_NONE) /* only the head of the expiring list knows where it is */
             nodes[n->next].slot = n->slot;
     }
+    if (n->slot == NODE_QUEUED && n->next == CHAM_NONE)
+        w->tail = n->prev;
     if (n->slot < NODE_EXPIRING && w->head[n->slot] == CHAM_NONE)
         w->occupied[n->slot / 64] &= ~(1ull << n->slot % 64);
     n->slot = NODE_IDLE;
@@ -210,6 +215,22 @@ CHAM_INLINE void wheel_link(struct wheel *w, struct wheel_node *nodes, u32 id, u
         nodes[n->next].prev = id;
     w->head[slot] = id;
     w->occupied[slot / 64] |= 1ull << slot % 64;
+    w->armed++;
+}
+
+/* It is due now: to the end of the queue. */
+CHAM_INLINE void wheel_queue(struct wheel *w, struct wheel_node *nodes, u32 id, u64 when)
+{
+    struct wheel_node *n = nodes + id;
+    n->when = when;
+    n->slot = NODE_QUEUED;
+    n->next = CHAM_NONE;
+    n->prev = w->head[NODE_QUEUED] == CHAM_NONE ? CHAM_NONE : w->tail;
+    if (n->prev == CHAM_NONE)
+        w->head[NODE_QUEUED] = id;
+    else
+        nodes[n->prev].next = id;
+    w->tail = id;
     w->armed++;
 }
 
@@ -253,7 +274,7 @@ CHAM_INLINE u64 wheel_due(const struct wheel *w)
 {
     if (!w->armed)
         return ~0ull;
-    if (w->head[NODE_EXPIRING] != CHAM_NONE)
+    if (w->head[NODE_EXPIRING] != CHAM_NONE || w->head[NODE_QUEUED] != CHAM_NONE)
         return 0;
     for (u64 tick = w->tick; tick < w->tick + WHEEL_SLOTS; tick = (tick | 63) + 1) {
         u64 word = w->occupied[tick % WHEEL_SLOTS / 64] >> tick % 64;
@@ -269,14 +290,19 @@ CHAM_INLINE u32 wheel_next(struct wheel *w, struct wheel_node *nodes, u64 now, u
 {
     u64 now_tick = now >> WHEEL_TICK_SHIFT;
     while (w->armed && *budget) {
-        if (w->head[NODE_EXPIRING] == CHAM_NONE) {
-            if (!wheel_advance(w, nodes, now_tick))
+        u32 id = w->head[NODE_QUEUED];
+        w->turn ^= 1;
+        if (id == CHAM_NONE || !w->turn) {
+            if (w->head[NODE_EXPIRING] == CHAM_NONE && wheel_advance(w, nodes, now_tick)) {
+                if (w->tick % WHEEL_SLOTS == 0)
+                    --*budget;
+                continue;
+            }
+            if (w->head[NODE_EXPIRING] != CHAM_NONE)
+                id = w->head[NODE_EXPIRING];
+            if (id == CHAM_NONE)
                 return CHAM_NONE;
-            if (w->tick % WHEEL_SLOTS == 0)
-                --*budget;
-            continue;
         }
-        u32 id = w->head[NODE_EXPIRING];
         u64 when = nodes[id].when;
         wheel_unlink(w, nodes, id);
         --*budget;
