@@ -179,12 +179,15 @@ class Stage:
         result, _ = self._channel.call(verb, fds, **arguments)
         return result
 
-    def tenant(self, name: str, address: str, weight: int = 1) -> None:
+    def tenant(self, name: str, address: str, weight: int = 1, network: int = 0) -> None:
         """A new tenant."""
-        self.call("tenant.add", name=name, addresses=[address], weight=weight)
+        self.call("tenant.add", name=name, addresses=[address], weight=weight, network=network)
 
-    def load(self, tenant: str, protocol: str, content: bytes | None = None) -> dict[str, Any]:
-        """Load a shipped protocol, or another build of it; the daemon's answer, with `wall_ms` that it took altogether."""
+    def load(self, tenant: str, protocol: str, content: bytes | None = None, **changes: Any) -> dict[str, Any]:
+        """Load a shipped protocol, or another build of it; the daemon's answer, with `wall_ms` that it took altogether.
+
+        `changes` to what its folder says: `name`, `ports`.
+        """
         manifest, shipped = read_protocol(protocol)
         fd = memfd(protocol, content or shipped)
         started = time.perf_counter()
@@ -193,10 +196,13 @@ class Stage:
                 "protocol.load",
                 [fd],
                 tenant=tenant,
-                name=manifest.name,
-                ip_protocol=manifest.ip_protocol,
-                ports=list(manifest.ports),
-                steer=manifest.steer,
+                **{
+                    "name": manifest.name,
+                    "ip_protocol": manifest.ip_protocol,
+                    "ports": list(manifest.ports),
+                    "steer": manifest.steer,
+                    **changes,
+                },
             )
         finally:
             os.close(fd)
@@ -211,9 +217,9 @@ class Stage:
             process.until_ready()
         return process
 
-    def agent(self, tenant: str, protocol: str) -> Process:
+    def agent(self, tenant: str, protocol: str, *options: str) -> Process:
         """A tenant's agent."""
-        return self.start(sys.executable, "-m", "chamelio.tenant.agent", tenant, protocol)
+        return self.start(sys.executable, "-m", "chamelio.tenant.agent", tenant, protocol, *options)
 
     def socket(self, tenant: str, protocol: str = "udp") -> str:
         """Where a tenant's applications connect."""

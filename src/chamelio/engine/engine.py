@@ -171,8 +171,11 @@ class Engine:
             return index
 
     def remove_port(self, index: int) -> None:
-        """Take a port out of service and close it; packets that wait in it are dropped and counted."""
+        """Take a port out of service with its routes, and close it; packets that wait in it are dropped and counted."""
         with self._lock:
+            if index not in self._ports:
+                raise EngineError(f"there is no port {index}")
+            self._remove_routes(index)
             self._command("REMOVE_PORT", f"port {index}", index)
             _, port, structures = self._ports.pop(index)
             if port.fd is not None:
@@ -189,8 +192,11 @@ class Engine:
         known = ", ".join(sorted(n for n, _, _ in self._ports.values())) or "there are none"
         raise EngineError(f"there is no port {name!r} (ports: {known})")
 
-    def add_route(self, prefix: str, port: int, gateway: str | None = None, network: int = 0) -> None:
-        """Packets of a network to `prefix` (CIDR) leave by a port, to the destination itself or to a gateway."""
+    def add_route(self, prefix: str, port: int, gateway: str | None = None, network: int | None = None) -> None:
+        """Packets of the port's network to `prefix` (CIDR) leave by it, to the destination itself or to a gateway.
+
+        A port carries one network's packets: another `network` than the port's is refused.
+        """
         try:
             net = ipaddress.IPv4Network(prefix)
         except ValueError as error:
@@ -198,10 +204,21 @@ class Engine:
         with self._lock:
             if port not in self._ports:
                 raise EngineError(f"there is no port {port}")
+            name, its = self._ports[port][0], self._ports[port][1].network
+            if network not in (None, its):
+                raise EngineError(f"route {prefix}: port {name} carries network {its}, not {network}")
             numbers = [_address(str(a)) for a in (net.network_address, net.netmask)]
             via = _address(gateway) if gateway else 0
-            self._command("ADD_ROUTE", f"route {prefix}", network, *numbers, via, port)
-            self._routes.append({"prefix": str(net), "port": port, "gateway": gateway, "network": network})
+            self._command("ADD_ROUTE", f"route {prefix}", its, *numbers, via, port)
+            self._routes.append({"prefix": str(net), "port": port, "gateway": gateway, "network": its})
+
+    def _remove_routes(self, port: int) -> None:
+        """A port goes: whoever gets its number must not inherit its routes, for it may be of another network."""
+        for route in [r for r in self._routes if r["port"] == port]:
+            net = ipaddress.IPv4Network(route["prefix"])
+            numbers = [_address(str(a)) for a in (net.network_address, net.netmask)]
+            self._command("REMOVE_ROUTE", f"route {route['prefix']}", route["network"], *numbers)
+            self._routes.remove(route)
 
     def count_frames(self) -> dict[str, int]:
         """Where the frames are: `free`, `waiting` (backlogs, next hops, ports, other cores), `lost`: the rest, which must be 0.

@@ -84,6 +84,8 @@ def entry_bytes(m: MapLayout) -> float | None:
     """What one entry of a map takes, with its part of whatever leads to it; None: the map has no entries of flows."""
     if m.kind == HASH:
         return m.stride + m.key_size + 4 + LINE * (m.mask + 1) / m.max_entries
+    if m.kind == BYTES and m.key_size:  # a pool: what it has, shared evenly
+        return (m.stride << m.key_size) / m.max_entries
     return {ARRAY: m.stride, BYTES: m.stride, TX: NODE_BYTES, TIMER: NODE_BYTES}.get(m.kind)
 
 

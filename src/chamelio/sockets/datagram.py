@@ -258,16 +258,18 @@ async def create_datagram_endpoint(
     *,
     tenant: str | None = None,
     run: Path | None = None,
+    protocol: str = PROTOCOL,
 ) -> tuple[DatagramTransport, asyncio.DatagramProtocol]:
     """As `loop.create_datagram_endpoint`, over the tenant's own UDP. `tenant`: by default `$CHAMELIO_TENANT`. Raises OSError.
 
-    The local address is the tenant's; `local_addr` chooses the port (0: an ephemeral one).
+    The local address is the tenant's; `local_addr` chooses the port (0: an ephemeral one). `protocol`: the name under which
+    the tenant has loaded UDP, where it has loaded it more than once.
     """
     name = tenant or os.environ.get("CHAMELIO_TENANT")
     if not name:
         raise OSError(errno.EINVAL, "whose socket? give tenant=, or set CHAMELIO_TENANT")
 
-    stack = await shared_stack(name, PROTOCOL, run, _Demultiplexer)
+    stack = await shared_stack(name, protocol, run, _Demultiplexer)
     demultiplexer: _Demultiplexer = stack.user
     demultiplexer.binding += 1
     try:

@@ -1,8 +1,8 @@
 """A tenant's agent: runs the slow path of a protocol, and lets the tenant's applications use it.
 
-    python -m chamelio.tenant.agent TENANT PROTOCOL [--run DIR]
+    python -m chamelio.tenant.agent TENANT PROTOCOL [--name NAME] [--run DIR]
 
-Applications connect to `$RUN/tenants/TENANT/PROTOCOL.sock`. The first request, `hello`, gives an application a context: its number,
+Applications connect to `$RUN/tenants/TENANT/NAME.sock`. The first request, `hello`, gives an application a context: its number,
 where its rings lie, and as descriptors the region and its doorbell. Other requests go to the slow path. When the connection ends,
 however it ends, the slow path frees what the application had and the context is closed.
 
@@ -303,20 +303,23 @@ async def _attach_again(tenant: str, name: str, run_directory: Path | None) -> A
         await asyncio.sleep(REATTACH_S)
 
 
-async def run(tenant: str, protocol: str, run_directory: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT, whatever happens to chameliod and the engine meanwhile. Raises Refusal."""
-    manifest, _ = read_protocol(protocol)
+async def run(tenant: str, protocol: str, run_directory: Path | None, name: str | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, whatever happens to chameliod and the engine meanwhile. Raises Refusal.
+
+    `name`: what the tenant has loaded the protocol as.
+    """
+    name = name or read_protocol(protocol)[0].name
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    attachment = await attach(tenant, manifest.name, run=run_directory)
+    attachment = await attach(tenant, name, run=run_directory)
     while True:
-        await _serve(attachment, protocol, manifest.name, stopping)
+        await _serve(attachment, protocol, name, stopping)
         if stopping.is_set():
             return
-        print(f"the engine has gone, and the instance of {manifest.name} with it", file=sys.stderr, flush=True)
-        attachment = await _attach_again(tenant, manifest.name, run_directory)
+        print(f"the engine has gone, and the instance of {name} with it", file=sys.stderr, flush=True)
+        attachment = await _attach_again(tenant, name, run_directory)
 
 
 def main() -> int:
@@ -324,10 +327,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="chamelio.tenant.agent", description="Run a protocol's slow path for a tenant.")
     parser.add_argument("tenant")
     parser.add_argument("protocol", help="a folder with protocol.toml, or the name of a shipped protocol")
+    parser.add_argument("--name", help="what the tenant has loaded it as [default: the protocol's own name]")
     parser.add_argument("--run", type=Path, help="chameliod's directory")
     arguments = parser.parse_args()
     try:
-        asyncio.run(run(arguments.tenant, arguments.protocol, arguments.run))
+        asyncio.run(run(arguments.tenant, arguments.protocol, arguments.run, arguments.name))
     except Refusal as refusal:
         print(f"error[{refusal.code}]: {refusal}", file=sys.stderr)
         return refusal.exit
