@@ -282,9 +282,9 @@ async def create_datagram_endpoint(
         demultiplexer.release()
         raise
     demultiplexer.binding -= 1
-    protocol = protocol_factory()
+    made = protocol_factory()
     local = (stack.address, bound["port"])
-    transport = DatagramTransport(demultiplexer, protocol, bound["socket"], bound["core"], local, remote_addr)
-    protocol.connection_made(transport)
+    transport = DatagramTransport(demultiplexer, made, bound["socket"], bound["core"], local, remote_addr)
+    made.connection_made(transport)
     demultiplexer.catch_up(transport, bound["socket"])
-    return transport, protocol
+    return transport, made
