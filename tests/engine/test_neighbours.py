@@ -127,6 +127,7 @@ def test_handlers_that_always_fail_are_not_noticed_next_door(beside: Measurement
 
 
 @pytest.mark.fault(12)
+@pytest.mark.fault(25)
 def test_a_map_that_is_thrashed_is_not_noticed_next_door() -> None:
     during = measure(thrashes_a_map)
     assert_clean(during, measure(fills_a_map))
