@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from typing import Any
@@ -258,6 +259,40 @@ def test_clients_are_told_when_the_server_closes(world: World) -> None:
         client = await connect(world)
         assert await client.call(b"again") == b"niaga"
         await client.close()
+        await server.close()
+
+    world.play(run())
+    nothing_went_wrong(world)
+
+
+def test_a_connect_that_is_given_up_leaves_nothing(world: World) -> None:
+    two_hosts(world)
+    blue = world.residents[1]
+
+    async def run() -> None:
+        server = await serve(world, Once())
+        for microseconds in (5, 50, 100, 200, 300):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(microseconds / 1e6):
+                    client = await connect(world)
+                    await client.close()
+            await asyncio.sleep(0.1)
+            assert blue.agent.slow_path._sessions == {}
+        await server.close()
+
+    world.play(run())
+    nothing_went_wrong(world)
+
+
+def test_a_client_can_be_opened_while_the_last_one_closes(world: World) -> None:
+    two_hosts(world, cores=2)
+
+    async def run() -> None:
+        server = await serve(world, Once())
+        for i in range(20):
+            client = await connect(world)
+            assert await client.call(b"%d" % i, timeout=1) == (b"%d" % i)[::-1]
+            await client.close()
         await server.close()
 
     world.play(run())

@@ -143,13 +143,21 @@ class Stack:
         return False
 
     async def call(self, verb: str, **arguments: Any) -> Any:
-        """One request to the slow path. Raises OSError."""
+        """One request to the slow path. Raises OSError. A caller that is cancelled does not hear what becomes of it."""
+        exchange = self._loop.create_task(self._exchange({"verb": verb, **arguments}))
+        try:
+            return await asyncio.shield(exchange)
+        except asyncio.CancelledError:
+            exchange.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else looks at it
+            raise
+
+    async def _exchange(self, request: dict[str, Any]) -> Any:
         async with self._calls:
             await self._connected.wait()
             if self.closed:
                 raise ConnectionResetError(errno.ECONNRESET, "the tenant's agent has gone")
             replies = self._replies
-            await self._channel.send({"verb": verb, **arguments})
+            await self._channel.send(request)
             reply = await replies.get()
         if reply is None:
             raise ConnectionResetError(errno.ECONNRESET, "the tenant's agent has gone")

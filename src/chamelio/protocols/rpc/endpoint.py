@@ -8,10 +8,11 @@ answer = await client.call(b"question", timeout=1.0)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ class _Buffers:
 class _Session:
     """What both ends know of an open session."""
 
-    def __init__(self, number: int, generation: int, entries: Producer, owner: Server | Client) -> None:
+    def __init__(self, number: int, generation: int, entries: Producer, owner: Server | Client | None) -> None:
         self.number, self.generation, self.entries, self.owner = number, generation, entries, owner
+        self.error: int | None = None  # it has ended, by this errno value
         self.numbers = [0] * SLOTS  # client: of the last request in each slot
         self.calls: list[asyncio.Future[bytes] | None] = [None] * SLOTS
 
@@ -83,7 +85,7 @@ class _Context:
         self.opening: dict[int, asyncio.Future[_Session]] = {}
         self.asking = 0  # requests to the agent whose answer says whose events some are
         self._early: list[list[Any]] = []
-        self._serving: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         stack.on_entries = self.deliver
         stack.on_resume = self._resumed
         stack.listen("events")
@@ -95,9 +97,12 @@ class _Context:
                 waiter.set_exception(ConnectionResetError(errno.ECONNRESET, "the tenant's agent has gone"))
         self.opening.clear()
         for server in self.servers.values():
-            task = asyncio.get_running_loop().create_task(self._serve_again(server))
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+            self._background(self._serve_again(server))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve_again(self, server: Server) -> None:
         try:
@@ -125,8 +130,10 @@ class _Context:
                 self._early.append(event)
         elif kind == CLOSED:
             del self.sessions[number]
-            session.owner.session_closed(session, error)
-        elif slot < SLOTS and length <= MESSAGE_MAX:
+            session.error = error
+            if session.owner is not None:
+                session.owner.session_closed(session, error)
+        elif session.owner is not None and slot < SLOTS and length <= MESSAGE_MAX:
             session.owner.on_event(session, kind, slot, request, length, error)
 
     def _opened(self, event: Any) -> None:
@@ -139,7 +146,7 @@ class _Context:
             if self.asking and len(self._early) < EARLY:
                 self._early.append(event)
             return
-        session = _Session(number, generation, self.entries[core], owner)  # type: ignore[arg-type]
+        session = _Session(number, generation, self.entries[core], owner)
         session.calls = [None] * min(slots, SLOTS)
         self.sessions[number] = session
         if waiter is not None and not waiter.done():
@@ -160,9 +167,23 @@ class _Context:
 
     async def open(self, **arguments: Any) -> _Session:
         """A session of a client. Raises OSError."""
+        opening = asyncio.get_running_loop().create_task(self._open(**arguments))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._background(self._abandon(opening))
+            raise
+
+    async def _open(self, **arguments: Any) -> _Session:
         waiter: asyncio.Future[_Session] = asyncio.get_running_loop().create_future()
         await self.ask("connect", lambda answer: self.opening.__setitem__(answer["session"], waiter), **arguments)
         return await waiter
+
+    async def _abandon(self, opening: asyncio.Task[_Session]) -> None:
+        """Nobody wants a session any more that is being opened."""
+        with contextlib.suppress(OSError):
+            await self.stack.call("close", session=(await opening).number)
+        self.release()
 
     def release(self) -> None:
         """Give the context back when nobody uses it."""
@@ -223,12 +244,15 @@ class Server:
         await self._closed.wait()
 
     async def close(self) -> None:
-        """Stop serving; sessions end, and clients are told."""
+        """Stop serving: sessions end, clients are told, handlers that still work are cancelled."""
         context = self._context
         if context.servers.pop(self.port, None) is not self:
             return
         self._closed.set()
         context.stack.listeners.discard(self)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if not context.stack.closed:
             await context.stack.call("stop", port=self.port)
             context.release()
@@ -249,6 +273,9 @@ class Client:
     def _add(self, session: _Session) -> None:
         session.owner = self
         self._sessions.append(session)
+        if session.error is not None:
+            self.session_closed(session, session.error)
+            return
         for slot in range(len(session.calls)):
             self._release(session, slot)
 
@@ -337,9 +364,9 @@ class Client:
         self._fail(ConnectionAbortedError(errno.ECONNABORTED, "the client is closed"))
         context.stack.listeners.discard(self)
         for session in self._sessions:
-            if context.sessions.get(session.number) is session and not context.stack.closed:
-                del context.sessions[session.number]
-                await context.stack.call("close", session=session.number)
+            if session.error is None and not context.stack.closed:
+                with contextlib.suppress(OSError):  # it has just ended by itself
+                    await context.stack.call("close", session=session.number)
         if not context.stack.closed:
             context.release()
 
