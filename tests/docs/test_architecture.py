@@ -65,7 +65,7 @@ def is_command(words: list[str]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("page", [*PAGES, "../README.md"])
+@pytest.mark.parametrize("page", [*PAGES, "tutorial.md", "debugging.md", "reference.md", "../README.md"])
 def test_every_file_and_command_that_a_page_names_exists(page: str) -> None:
     path = DOCS / page
     text = path.read_text()

@@ -221,6 +221,8 @@ def cham(capsys: pytest.CaptureFixture[str], folder: Path) -> Cham:
 def test_the_command_tells_the_story_of_a_packet(cham: Cham, tmp_path: Path) -> None:
     file = tmp_path / "w.pcapng"
     file.write_bytes(capture([PEER_MAC * 2 + b"\x08\x06" + bytes(28), PEER_MAC * 2 + b"\x08\x00" + hello(0)]))
+    code, _, err = cham("--packet", str(file))
+    assert code == 2 and "packet 1 is ARP" in err and "IPv4 packets of" in err
     code, out, _ = cham("--packet", f"{file}:2", "--map-state", "totals[0]=muted=1,ignored=4", "--address", A)
     assert code == 0
     for words in (

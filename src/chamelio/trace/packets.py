@@ -17,6 +17,7 @@ MAX_CAPTURE = 256 << 20
 ETHERNET, RAW = 1, 101  # link types
 ETHERNET_BYTES, IPV4_MIN = 14, 20
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
+_ARP, _IPV4 = b"\x08\x06", b"\x08\x00"
 _ETHERTYPES = {0x0806: "ARP", 0x8100: "a VLAN tag", 0x86DD: "IPv6"}
 _DROP = re.compile(r'X\(\w+, "(\w+)", "([^"]*)"\)')
 
@@ -67,6 +68,14 @@ def read_packet(text: str) -> tuple[bytes | None, bytes]:
     if not 1 <= wanted <= len(packets):
         raise Refusal("usage", f"--packet {text}: there is no packet {wanted}", f"{name} has {len(packets)}; the first is :1")
     link, content = packets[wanted - 1]
+    if link == ETHERNET and content[12:14] == _ARP:
+        others = [str(n) for n, (_, p) in enumerate(packets, start=1) if p[12:14] == _IPV4]
+        hint = (
+            f"IPv4 packets of {name} are {', '.join(others[:20])}{', ...' if len(others) > 20 else ''}"
+            if others
+            else "there is no IPv4"
+        )
+        raise Refusal("usage", f"--packet {text}: packet {wanted} is ARP, which the provider answers by itself", hint)
     return _split(content, link)
 
 
