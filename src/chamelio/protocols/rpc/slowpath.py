@@ -247,8 +247,10 @@ class RpcSlowPath(SlowPath):
 
     def _on_hello(self, c: Control, key: Key, session: Session | None) -> None:
         if session is not None and session.server and session.peer_token != c.about:
-            self._end(session, errno.ECONNRESET, bye=False)  # its client has begun anew
-            session = None
+            # Its client has begun anew, or a stranger says so: who has the old session, or not any more, answers this.
+            if self._may_answer():
+                self._say(PING, key, session.peer_token)
+            return
         if session is None:
             context = self._listeners.get(c.local_port)
             if context is not None and c.version == VERSION and c.about:
