@@ -109,10 +109,28 @@ def test_agents_are_replaced_while_a_thousand_requests_are_outstanding(host: Hos
     asyncio.run(while_asking(host, 50_000, replace))
 
 
-def test_applications_that_went_with_the_agent_leave_nothing(host: Host) -> None:
+def program(name: str) -> str:
+    """One of rpc's C programs."""
     c = SHIPPED / "rpc" / "c"
-    program = str(build_program(c / "rpc_echo.c", c / "rpc_app.c", C_SOURCES / "chamelio_context.c"))
-    echo = host.stage.start(program, host.stage.socket("red", "rpc"), str(PORT))
+    return str(build_program(c / f"{name}.c", c / "rpc_app.c", C_SOURCES / "chamelio_context.c"))
+
+
+@pytest.mark.parametrize(
+    ("options", "at_least"),
+    [(("--outstanding", "1000"), 10_000), (("--outstanding", "8", "--bytes", "65536"), 50), (("--rate", "2000"), 1500)],
+)
+def test_the_load_generator_gets_all_its_answers(host: Host, options: tuple[str, ...], at_least: int) -> None:
+    host.stage.start(program("rpc_echo"), host.stage.socket("red", "rpc"), str(PORT))
+    target = (host.stage.socket("blue", "rpc"), ADDRESSES["red"], str(PORT))
+    load = host.stage.start(program("rpc_load"), *target, "--seconds", "1", *options, ready=False)
+    report = load.final(10)
+    assert report is not None, load.errors()
+    assert report["sent"] == report["answered"] >= at_least
+    assert [report[what] for what in ("lost", "late", "wrong", "failed", "closed")] == [0] * 5
+
+
+def test_applications_that_went_with_the_agent_leave_nothing(host: Host) -> None:
+    echo = host.stage.start(program("rpc_echo"), host.stage.socket("red", "rpc"), str(PORT))
 
     async def call() -> None:
         client = await rpc.connect(ADDRESSES["red"], PORT, tenant="blue", run=host.stage.run)
