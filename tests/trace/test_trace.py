@@ -155,7 +155,12 @@ def test_a_reply_is_pushed_with_the_fields_of_its_type(folder: Path) -> None:
     assert done.pushed[0]["entry"] == "{from: 10.0.0.2, sequence: 7, took: 4000}"
     nobody = run(load(folder), Start("rx", hello(1, 99)))
     assert nobody.verdict == "error" and "reason 4" in nobody.verdict_text
-    assert any("-EINVAL" in t for t in texts(nobody, "call"))
+    assert texts(nobody, "call")[-1].endswith("-> -EINVAL (no such context, or its ring is damaged)")
+
+
+def test_an_id_that_is_due_goes_on_from_when_it_was_due() -> None:
+    done = run(handlers("toolbox"), Start("tx", id=5))
+    assert [(d["map"], d["id"], d["in_ns"]) for d in done.due] == [("paced", 5, 100_000)]
 
 
 def test_every_cycle_belongs_to_a_line(folder: Path) -> None:

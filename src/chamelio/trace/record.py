@@ -29,7 +29,7 @@ _ERRNO = {2: "ENOENT", 22: "EINVAL", 28: "ENOSPC"}
 
 
 class Event(msgspec.Struct):
-    """One thing that an instruction did. `kind`: "read", "write", "branch", "call", "return"."""
+    """One thing that an instruction did. `kind`: "read", "write", "branch", "call"."""
 
     kind: str
     insn: int
@@ -215,7 +215,9 @@ class _Recorder:
             slot = int(place.rpartition("[")[2].rstrip("]"))
             return f"hit, {place} = {values.show(bytes(self.scene.value(index, slot)), self.scene.types.values[index])}"
         if result < 0:
-            return f"-{_ERRNO.get(-result, -result)} ({h.errors})" if h.errors else str(result)
+            name = f"-{_ERRNO.get(-result, -result)}"
+            meaning = next((part.partition(": ")[2] for part in h.errors.split("; ") if part.startswith(f"{name}:")), "")
+            return f"{name} ({meaning})" if meaning else name
         if h.invalidates_packet:
             packet = self.scene.packet_bytes()
             return f"{result}; {'no packet any more' if packet is None else f'the packet has {len(packet)} bytes'}"

@@ -22,7 +22,7 @@ def render_line(line: LineOf) -> list[str]:
     """A source line and what it did."""
     number = f"{line.line}" if line.line else "-"
     out = [f"{number:>5} | {line.text}" + (f"   ({line.file})" if line.file.endswith(".h") else "")]
-    out += [f"      |     {event.text}" for event in line.events if event.kind != "return"]
+    out += [f"      |     {event.text}" for event in line.events]
     return out
 
 

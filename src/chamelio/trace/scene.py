@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from chamelio.bpf.interp import FRAME_STRIDE, STACK_BASE, STACK_BYTES, Memory
 from chamelio.bpf.object import Object
-from chamelio.jit.layout import ARRAY, DATA, HASH, KIND_NAMES, RING_IN
+from chamelio.jit.layout import ARRAY, DATA, HASH, KIND_NAMES, RING_IN, TIMER, TX
 from chamelio.messages import Refusal
 from chamelio.trace.turn import Turn
-from chamelio.trace.values import Types, parse, show
+from chamelio.trace.values import DECIMAL, Types, parse, show
 from chamelio.verify.catalogue import CHAMELIO
 
 CONTEXT, ENTRY, PACKETS, MAPS, VALUES = 0x1000_0000, 0x1100_0000, 0x2000_0000, 0x4000_0000, 0x1_0000_0000
@@ -88,6 +88,10 @@ class Scene(Turn):
     def start(self, start: Start) -> None:
         """Put everything in its place. `Scene.memory` is then what the handler may touch."""
         self.now, self.pushed, self.emitted, self.checksum_later = start.now, [], [], None
+        for i, ids in self.due.items():
+            if self.maps[i].kind == {"tx": TX, "timer": TIMER}.get(start.hook):
+                ids.pop(start.id, None)
+                self.last_due[i, start.id] = start.now
         self.memory = Memory()
         entry = ENTRY if start.entry is not None else 0
         end = entry + len(start.entry or b"")
@@ -227,4 +231,4 @@ def number(value: int) -> str:
     """A 64-bit number for people: negative ones as such, what looks like bits in hexadecimal."""
     if value >= 1 << 63:
         return str(value - (1 << 64)) if value >= (1 << 64) - 65536 else f"{value:#x}"
-    return str(value) if value < 100_000 else f"{value:#x}"
+    return str(value) if value < DECIMAL else f"{value:#x}"

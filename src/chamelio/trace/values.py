@@ -13,6 +13,7 @@ from chamelio.jit.layout import HASH
 from chamelio.messages import Refusal
 
 DType = np.dtype[Any]
+DECIMAL = 10**12  # numbers beyond this say more in hexadecimal
 
 _ADDRESS = re.compile(r"(^|_)(addr|address|src|dst|from|to|local|peer|remote|source|destination)$")
 _PORT = re.compile(r"(^|_)(port|sport|dport)$")
@@ -79,7 +80,7 @@ def scalar(value: int, size: int, name: str = "") -> str:
         return str(ipaddress.IPv4Address(value.to_bytes(4, "little")))
     if size == 2 and value and _PORT.search(name):
         return f"{int.from_bytes(value.to_bytes(2, 'little'), 'big')} (big-endian)"
-    return str(value) if abs(value) < 100_000 else f"{value:#x}"
+    return str(value) if abs(value) < DECIMAL else f"{value:#x}"
 
 
 def on_the_wire(value: int, size: int, name: str = "") -> str:
