@@ -1,8 +1,9 @@
 """`chamelio bench tax`: what it costs that a protocol is a tenant's program and not part of the stack.
 
-The same UDP echo in three modes: `fixed` (the handlers' C compiled natively into the provider's loops), `separate` (handlers
+The same work in three modes: `fixed` (the handlers' C compiled natively into the provider's loops), `separate` (handlers
 compiled alone and called through pointers, generic map helpers) and `joint`. Cycles are measured on this machine in runs that
-alternate between the modes; instructions are counted exactly by callgrind, where valgrind exists.
+alternate between the modes; instructions are counted exactly by callgrind, where valgrind exists. The work is a UDP echo, a
+request received and answered; and a request of rpc with its answer between two tenants of the core, both ends counted.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ VARIANTS = {
     "whole_4": ("whole", True),
 }
 RUNS, BATCHES, BATCH = 21, 3000, 16
+PROTOCOLS = ("udp", "rpc")
+TITLES = {"udp": "UDP echo", "rpc": "rpc request and answer"}
 COUNTED = (100, 300)  # batches of two counted runs; the difference is free of set-up and warm-up
 PORTABLE_CPU = "x86-64-v3"  # valgrind does not know every instruction of every host
 LIMIT = 1.038  # of fixed: what the paper's joint compilation costs
 
 
-def _export(directory: Path, *options: str) -> dict[str, str]:
-    command = [sys.executable, "-m", "chamelio.bench.tax.export", str(directory), *options]
+def _export(directory: Path, protocol: str, *options: str) -> dict[str, str]:
+    command = [sys.executable, "-m", "chamelio.bench.tax.export", str(directory), protocol, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Refusal("failed", f"the programs cannot be exported: {done.stderr.strip()[-2000:]}")
@@ -89,37 +92,49 @@ def _callgrind(program: str, setup: str, batches: int) -> int:
     options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=cham_round"]
     out = _run(["valgrind", *options, program, setup, str(batches), str(BATCH)])
     line = next((line for line in out.splitlines() if "Collected :" in line), None)
-    if line is None:
+    if line is None or not int(line.rpartition(":")[2]):
         raise Refusal("failed", f"callgrind does not say how much it collected: {out[-500:]}")
     return int(line.rpartition(":")[2])
 
 
-def measure(*, runs: int = RUNS, batches: int = BATCHES) -> dict[str, Any]:
-    """`{"udp": {mode: {"cycles_per_request": ..., "instructions_per_request": ...}}, "ratios": ...}`."""
+def measure_protocol(protocol: str, *, runs: int = RUNS, batches: int = BATCHES) -> dict[str, Any]:
+    """Per variant `{"cycles_per_request": ..., "instructions_per_request": ...}`."""
     with tempfile.TemporaryDirectory(prefix="chamelio-tax-") as scratch:
-        cycles = measure_cycles(_export(Path(scratch) / "host"), runs=runs, batches=batches)
+        cycles = measure_cycles(_export(Path(scratch) / "host", protocol), runs=runs, batches=batches)
         instructions: dict[str, float] | None = None
         if shutil.which("valgrind"):
-            instructions = count_instructions(_export(Path(scratch) / "portable", "--cpu", PORTABLE_CPU))
-    udp: dict[str, Any] = {}
+            instructions = count_instructions(_export(Path(scratch) / "portable", protocol, "--cpu", PORTABLE_CPU))
+    out: dict[str, Any] = {}
     for name in VARIANTS:
-        udp[name] = {"cycles_per_request": cycles[name]}
+        out[name] = {"cycles_per_request": cycles[name]}
         if instructions is not None:
-            udp[name]["instructions_per_request"] = instructions[name]
+            out[name]["instructions_per_request"] = instructions[name]
+    return out
+
+
+def ratios(variants: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """What is compared: joint and separate to fixed, masked to unmasked, whole images to joint."""
 
     def ratio(a: str, b: str) -> dict[str, float]:
-        out = {k: udp[a]["cycles_per_request"][k] / udp[b]["cycles_per_request"][k] for k in ("p10", "median")}
-        if instructions is not None:
-            out["instructions"] = instructions[a] / instructions[b]
+        one, other = variants[a], variants[b]
+        out = {k: one["cycles_per_request"][k] / other["cycles_per_request"][k] for k in ("p10", "median")}
+        if "instructions_per_request" in one:
+            out["instructions"] = one["instructions_per_request"] / other["instructions_per_request"]
         return out
 
-    ratios = {
+    return {
         "joint_to_fixed": ratio("joint", "fixed"),
         "separate_to_fixed": ratio("separate", "fixed"),
         "hardening": ratio("joint", "joint_unmasked"),
         **{f"{name}_to_joint": ratio(name, "joint") for name in VARIANTS if name.startswith("whole")},
     }
-    return {"udp": udp, "ratios": ratios, "batch": BATCH, "runs": runs, "batches": batches, "limit": LIMIT}
+
+
+def measure(*, protocols: Sequence[str] = PROTOCOLS, runs: int = RUNS, batches: int = BATCHES) -> dict[str, Any]:
+    """`{"udp": {mode: ...}, "rpc": ..., "ratios": {"udp": ..., "rpc": ...}}` and how it was measured."""
+    measured = {name: measure_protocol(name, runs=runs, batches=batches) for name in protocols}
+    compared = {name: ratios(variants) for name, variants in measured.items()}
+    return {**measured, "ratios": compared, "batch": BATCH, "runs": runs, "batches": batches, "limit": LIMIT}
 
 
 def run(*, json: bool = False) -> int:
@@ -130,15 +145,16 @@ def run(*, json: bool = False) -> int:
     if json:
         print(json_.dumps(result))
         return 0
-    table = Table(title=f"UDP echo, 64 bytes, batches of {BATCH}: what the core spends per request (receive and answer)")
-    for column in ("mode", "cycles p10", "cycles median", "medians of runs", "instructions"):
-        table.add_column(column, justify="left" if column == "mode" else "right")
-    for name, one in result["udp"].items():
-        c = one["cycles_per_request"]
-        spread = f"{c['best_run_median']:.0f}..{c['worst_run_median']:.0f}"
-        counted = one.get("instructions_per_request")
-        table.add_row(name, f"{c['p10']:.0f}", f"{c['median']:.0f}", spread, f"{counted:.1f}" if counted else "no valgrind")
-    console.print(table)
-    for name, ratios in result["ratios"].items():
-        console.print(f"{name.replace('_', ' ')}: " + ", ".join(f"{k} x{v:.3f}" for k, v in ratios.items()))
+    for protocol in PROTOCOLS:
+        table = Table(title=f"{TITLES[protocol]}, 64 bytes, batches of {BATCH}: what the core spends per request")
+        for column in ("mode", "cycles p10", "cycles median", "medians of runs", "instructions"):
+            table.add_column(column, justify="left" if column == "mode" else "right")
+        for name, one in result[protocol].items():
+            c = one["cycles_per_request"]
+            spread = f"{c['best_run_median']:.0f}..{c['worst_run_median']:.0f}"
+            counted = one.get("instructions_per_request")
+            table.add_row(name, f"{c['p10']:.0f}", f"{c['median']:.0f}", spread, f"{counted:.1f}" if counted else "no valgrind")
+        console.print(table)
+        for name, compared in result["ratios"][protocol].items():
+            console.print(f"{name.replace('_', ' ')}: " + ", ".join(f"{k} x{v:.3f}" for k, v in compared.items()))
     return 0
