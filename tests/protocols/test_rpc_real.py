@@ -129,14 +129,31 @@ def test_the_load_generator_gets_all_its_answers(host: Host, options: tuple[str,
     assert [report[what] for what in ("lost", "late", "wrong", "failed", "closed")] == [0] * 5
 
 
-def test_applications_that_went_with_the_agent_leave_nothing(host: Host) -> None:
+def test_c_applications_go_on_when_their_agents_are_replaced(host: Host) -> None:
+    echo = host.stage.start(program("rpc_echo"), host.stage.socket("red", "rpc"), str(PORT))
+    target = (host.stage.socket("blue", "rpc"), ADDRESSES["red"], str(PORT))
+    load = host.stage.start(
+        program("rpc_load"), *target, "--seconds", "3", "--outstanding", "1000", "--interval", "0.1", ready=False
+    )
+    assert wait_until(lambda: load.reports)
+    for tenant in ADDRESSES:
+        host.replace_agent(tenant)
+    report = load.final(10)
+    assert report is not None and echo.running, load.errors()
+    assert report["sent"] == report["answered"] > 10_000
+    assert [report[what] for what in ("lost", "late", "wrong", "failed", "closed")] == [0] * 5
+    assert all(r["answered"] for r in load.reports), "while there is no agent, too"
+
+
+def test_an_application_that_goes_with_the_agent_leaves_nothing(host: Host) -> None:
     echo = host.stage.start(program("rpc_echo"), host.stage.socket("red", "rpc"), str(PORT))
 
     async def call() -> None:
         client = await rpc.connect(ADDRESSES["red"], PORT, tenant="blue", run=host.stage.run)
         assert await client.call(b"hello", timeout=5) == b"hello"
+        os.kill(host.agents["red"].pid, signal.SIGSTOP)
+        os.kill(echo.pid, signal.SIGKILL)
         host.replace_agent("red")
-        assert await asyncio.to_thread(wait_until, lambda: not echo.running)
         with pytest.raises((ConnectionResetError, TimeoutError)):
             await client.call(b"anybody there?", timeout=10)
         await client.close()

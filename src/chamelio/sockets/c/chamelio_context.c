@@ -26,14 +26,26 @@ int cham_context_fail(struct cham_context *c, const char *what)
 
 /* ---- the agent's socket: frames of JSON with a length in front ------------------------------------------------ */
 
-static int send_frame(struct cham_context *c, const char *json)
+/* `fd`: a descriptor that goes along, or -1. */
+static int send_frame(struct cham_context *c, const char *json, int fd)
 {
     uint32_t len = (uint32_t)strlen(json);
     uint8_t frame[512] = {(uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8), (uint8_t)len};
     if (len > sizeof frame - 4)
         return -1;
     memcpy(frame + 4, json, len);
-    return send(c->fd, frame, len + 4, MSG_NOSIGNAL) == (ssize_t)len + 4 ? 0 : -1;
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {.header = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
+    struct iovec part = {frame, len + 4};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (fd >= 0) {
+        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+        message.msg_control = control.room;
+        message.msg_controllen = sizeof control.room;
+    }
+    return sendmsg(c->fd, &message, MSG_NOSIGNAL) == (ssize_t)len + 4 ? 0 : -1;
 }
 
 /* Receive `want` bytes, and descriptors if some come along. */
@@ -105,20 +117,31 @@ static int map_ring(struct cham_context *c, const char *name, uint32_t core, str
     return 0;
 }
 
+static int connect_to(const char *path)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    strcpy(to.sun_path, path);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to)) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
 int cham_context_open(struct cham_context *c, const char *path, const char *out, const char *in)
 {
     memset(c, 0, sizeof *c);
     c->bell = -1;
     signal(SIGPIPE, SIG_IGN); /* the engine may go while we wake it */
-    struct sockaddr_un to = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof to.sun_path)
+    if (strlen(path) >= sizeof c->path)
         return cham_context_fail(c, "the socket's path is too long");
-    strcpy(to.sun_path, path);
-    c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&to, sizeof to))
+    strcpy(c->path, path);
+    c->fd = connect_to(c->path);
+    if (c->fd < 0)
         return cham_context_fail(c, "no agent listens there");
     int fds[FDS_MAX], n_fds = 0;
-    c->about = send_frame(c, "{\"verb\":\"hello\"}") ? 0 : receive_frame(c, fds, &n_fds);
+    c->about = send_frame(c, "{\"verb\":\"hello\"}", -1) ? 0 : receive_frame(c, fds, &n_fds);
     errno = 0;
     if (!c->about || n_fds < 3)
         return cham_context_fail(c, "the agent gives no context: all may be in use");
@@ -147,10 +170,27 @@ int cham_context_open(struct cham_context *c, const char *path, const char *out,
     return 0;
 }
 
+int cham_context_resume(struct cham_context *c)
+{
+    char hello[64];
+    int fd = connect_to(c->path), fds[FDS_MAX], n_fds = 0;
+    if (fd < 0)
+        return cham_context_fail(c, "no agent listens there");
+    close(c->fd);
+    c->fd = fd;
+    snprintf(hello, sizeof hello, "{\"verb\":\"hello\",\"context\":%u}", c->number);
+    char *text = send_frame(c, hello, c->bell) ? 0 : receive_frame(c, fds, &n_fds);
+    for (int i = 0; i < n_fds; i++)
+        close(fds[i]);
+    free(text);
+    errno = 0;
+    return n_fds ? 0 : cham_context_fail(c, "the context is no longer ours");
+}
+
 char *cham_context_call(struct cham_context *c, const char *json)
 {
     int fds[FDS_MAX], n_fds = 0;
-    char *text = send_frame(c, json) ? 0 : receive_frame(c, fds, &n_fds);
+    char *text = send_frame(c, json, -1) ? 0 : receive_frame(c, fds, &n_fds);
     if (!text) {
         errno = 0;
         cham_context_fail(c, "the agent has gone");

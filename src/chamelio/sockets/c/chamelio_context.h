@@ -35,12 +35,16 @@ struct cham_context {
         int wake;                     /* wakes the core when it sleeps */
     } core[CHAM_APP_CORES];
     uint32_t next_core; /* whose ring is looked at first, so that none starves */
+    char path[108];     /* of the agent's socket */
     char *about;        /* what the agent has said of the context */
     char error[256];
 };
 
 /* Connect; `out` and `in` name the protocol's rings. */
 int cham_context_open(struct cham_context *c, const char *path, const char *out, const char *in);
+/* Come back, with the rings and the context that we have, to an agent that has taken the place of ours (the protocol's slow path must
+ * resume): 0, or -1 if there is none yet or the context is no longer ours. The rings work on meanwhile. */
+int cham_context_resume(struct cham_context *c);
 /* Of a map: "at", where it lies in bytes from the region's beginning, "stride" or "entries"; -1 if there is no such map. */
 int64_t cham_context_place(const struct cham_context *c, const char *map, const char *what);
 /* A message of our own in c->error, with errno's text if that is set. Returns -1. */

@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define OPEN_MS 5000
+#define RESUME_MS 4000
 #define STRIDE(type) ((sizeof(type) + 7) / 8 * 8) /* of a ring's entries */
 
 int rpc_app_open(struct rpc_app *app, const char *path)
@@ -32,7 +34,34 @@ int rpc_app_serve(struct rpc_app *app, unsigned port)
     char *text = cham_context_call(&app->context, request);
     int64_t served = text ? cham_context_number(text, "port") : -1;
     free(text);
+    if (served >= 0 && app->n_served < RPC_APP_PORTS)
+        app->served[app->n_served++] = (uint32_t)served;
     return (int)served;
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+int rpc_app_alive(struct rpc_app *app)
+{
+    if (cham_context_alive(&app->context)) {
+        app->gone_ms = 0;
+        return 1;
+    }
+    if (!app->gone_ms)
+        app->gone_ms = now_ms();
+    if (cham_context_resume(&app->context))
+        return now_ms() - app->gone_ms < RESUME_MS;
+    uint32_t n = app->n_served;
+    app->gone_ms = app->n_served = 0;
+    for (uint32_t i = 0; i < n; i++) /* the new agent does not know what its predecessor was told */
+        if (rpc_app_serve(app, app->served[i]) < 0)
+            return 0;
+    return 1;
 }
 
 int rpc_app_connect(struct rpc_app *app, const char *address, unsigned port)

@@ -20,9 +20,13 @@
 #include "../rpc.h"
 #include "chamelio_context.h"
 
+#define RPC_APP_PORTS 16
+
 struct rpc_app {
     struct cham_context context;
     uint8_t *rx, *tx;
+    uint32_t served[RPC_APP_PORTS], n_served;
+    uint64_t gone_ms; /* since when the agent has been gone; 0: it is there */
     struct {
         uint32_t open, generation, core, slots;
         uint32_t numbers[RPC_SLOTS]; /* client: of the last request in each slot; 0: none yet */
@@ -41,6 +45,9 @@ void rpc_app_read(const struct rpc_app *app, const struct rpc_event *e, void *to
 /* Send a request in a slot that has none under way, or the answer to a REQUEST: 1, or 0 when that cannot be. */
 int rpc_app_call(struct rpc_app *app, int session, uint32_t slot, const void *message, uint32_t len);
 int rpc_app_reply(struct rpc_app *app, const struct rpc_event *e, const void *message, uint32_t len);
+/* Whether sessions go on; to be asked now and then. When the agent has gone, they do for some seconds, in which we come back to another
+ * one as soon as it has taken its place. */
+int rpc_app_alive(struct rpc_app *app);
 void rpc_app_close(struct rpc_app *app);
 
 #endif

@@ -1,4 +1,4 @@
-/* An rpc server that answers with what it was asked: rpc_echo SOCKET-PATH PORT. Ends when its agent goes. */
+/* An rpc server that answers with what it was asked: rpc_echo SOCKET-PATH PORT. Ends when its agent goes and none takes its place. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -28,12 +28,12 @@ int main(int argc, char **argv)
                 continue;
             rpc_app_read(&app, &e, message);
             while (!rpc_app_reply(&app, &e, message, e.len))
-                if (!cham_context_alive(&app.context))
+                if (!rpc_app_alive(&app))
                     return 0;
         }
         if (idle > SPINS) {
             cham_context_wait(&app.context, 100);
-            if (!cham_context_alive(&app.context))
+            if (!rpc_app_alive(&app))
                 return 0;
             idle = 0;
         }

@@ -110,13 +110,13 @@ int main(int argc, char **argv)
             measure_print(&m.recent, (double)(now - shown) / 1e9, 0, "");
             memset(&m.recent, 0, sizeof m.recent);
             shown = now;
-            if (!cham_context_alive(&app.context))
+            if (!rpc_app_alive(&app))
                 break;
         }
         if (idle > SPINS && rate <= 0) {
             cham_context_wait(&app.context, 20);
             idle = 0;
-            if (!cham_context_alive(&app.context))
+            if (!rpc_app_alive(&app))
                 break;
         }
         measure_rest(&m, rate, start, end, &app.context);
