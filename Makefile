@@ -19,6 +19,9 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
+	@echo 'lines per folder:'
+	@for d in src/chamelio/*/ tests/ docs/; do \
+	  printf '%7d %s\n' "$$(git ls-files -z "$$d" | xargs -0r cat | wc -l)" "$$d"; done
 
 bench: $(VENV)/ready
 	$(BIN)/chamelio bench tax

@@ -6,7 +6,7 @@ from chamelio.bench import tax
 
 
 def test_joint_code_is_level_with_fixed_code_and_separate_code_is_not() -> None:
-    """Every driver checks that each request is answered. Instructions decide where they are counted: times depend on the machine."""
+    """Every driver checks that each request is answered. Instructions decide where valgrind counts them."""
     result = tax.measure(protocols=["udp"], runs=5, batches=300)
     ratios = result["ratios"]["udp"]
     which = "instructions" if "instructions" in ratios["joint_to_fixed"] else "p10"

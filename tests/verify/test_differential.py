@@ -163,11 +163,13 @@ def check_random(first: int, count: int, runs: int, batch: int = 40) -> tuple[in
     return accepted_all, steps
 
 
+@pytest.mark.fault(16)
 def test_accepted_random_programs_are_what_was_proven() -> None:
     accepted, steps = check_random(0, 250, 4)
     assert accepted > 60 and steps > 10_000
 
 
+@pytest.mark.fault(16)
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("block", range(20))
@@ -176,6 +178,7 @@ def test_accepted_random_programs_are_what_was_proven_at_length(block: int) -> N
     assert accepted > 400
 
 
+@pytest.mark.fault(16)
 def test_good_programs_are_what_was_proven() -> None:
     world = World()
     waiting = []

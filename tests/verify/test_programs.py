@@ -12,6 +12,7 @@ BAD, GOOD = cases("*.bad.*"), cases("*.good.*")
 FEW = Limits(steps=3_000, seconds=30)
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)
 def test_bad_program_is_refused(case: Case) -> None:
     assert case.code is not None, "a file of bad programs has one without an expectation"
