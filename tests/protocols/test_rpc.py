@@ -319,25 +319,27 @@ def test_a_call_that_times_out_gives_its_slot_back_when_the_answer_comes(world: 
     world.play(run())
 
 
-def test_a_handler_that_raises_leaves_others_alone(world: World) -> None:
-    two_hosts(world)
+def test_what_a_handler_raises_is_told_to_who_has_asked(world: World) -> None:
+    two_hosts(world, fault=f"{BAD_WIRE},seed=1")
     world.loop.set_exception_handler(lambda loop, context: None)
 
     async def handler(request: bytes) -> bytes:
-        if request == b"bad":
-            raise RuntimeError("no")
-        return request
+        if request.startswith(b"bad"):
+            raise RuntimeError(f"no {request.decode()}")
+        return bytes(65537) if request == b"long" else request
 
     async def run() -> None:
         server = await serve(world, handler)
         client = await connect(world)
-        bad = asyncio.ensure_future(client.call(b"bad", timeout=0.5))
-        for i in range(100):
+        for i in range(50):
             assert await client.call(b"%d" % i) == b"%d" % i
-        with pytest.raises(TimeoutError):
-            await bad
-        assert server.failed == 1
+            with pytest.raises(rpc.RemoteError, match=f"^RuntimeError: no bad {i}$"):
+                await client.call(b"bad %d" % i)
+        with pytest.raises(rpc.RemoteError, match="ValueError: an answer of 65537 bytes"):
+            await client.call(b"long")
+        assert (server.failed, server.executed) == (51, 50)
         await client.close()
         await server.close()
 
     world.play(run())
+    nothing_went_wrong(world)

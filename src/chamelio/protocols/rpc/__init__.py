@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from chamelio.protocols.rpc.endpoint import Client, Handler, Server, connect, serve
+from chamelio.protocols.rpc.endpoint import Client, Handler, RemoteError, Server, connect, serve
 
-__all__ = ["Client", "Handler", "Server", "connect", "serve"]
+__all__ = ["Client", "Handler", "RemoteError", "Server", "connect", "serve"]

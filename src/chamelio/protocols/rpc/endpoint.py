@@ -23,12 +23,18 @@ from chamelio.tenant.rings import Entries, Producer
 
 PROTOCOL = "rpc"
 CALL, REPLY = 1, 2  # RPC_CALL, RPC_REPLY
+REMOTE_ERROR = 121  # RPC_REMOTE_ERROR
 OPENED, CLOSED, REQUEST, RESPONSE, FAILED = range(1, 6)
 SESSIONS, SLOTS, MESSAGE_MAX = 64, 32, 65536  # RPC_SESSIONS, RPC_SLOTS, RPC_MESSAGE_MAX
+ERROR_MAX = 1024  # bytes of an error's text
 EARLY = 4096  # events that are kept for servers and clients that the agent knows already, and we do not yet
-_REST = (0,) * 10  # of an entry, what only the slow path fills
+_REST = (0,) * 9  # of an entry, what only the slow path fills
 
 Handler = Callable[[bytes], Awaitable[bytes]]
+
+
+class RemoteError(Exception):
+    """The server's handler has raised an exception: the text says which."""
 
 
 class _Buffers:
@@ -65,9 +71,9 @@ class _Session:
         self.numbers = [0] * SLOTS  # client: of the last request in each slot
         self.calls: list[asyncio.Future[bytes] | None] = [None] * SLOTS
 
-    def put(self, kind: int, slot: int, number: int, length: int) -> None:
+    def put(self, kind: int, slot: int, number: int, length: int, error: int = 0) -> None:
         """Tell the handlers. The ring has room for an entry of each slot of each session, and no slot has two."""
-        if not self.entries.put((kind, self.number, slot, number, length, self.generation, *_REST)):
+        if not self.entries.put((kind, self.number, slot, number, length, self.generation, *_REST, error)):
             raise OSError(errno.ENOBUFS, "the ring of entries is full")
 
 
@@ -218,19 +224,20 @@ class Server:
             task.add_done_callback(self._tasks.discard)
 
     async def _execute(self, session: _Session, slot: int, number: int, data: bytes) -> None:
-        """A handler that raises has no answer: its client waits until it gives up, and other requests go on."""
+        """The answer, or what the handler has raised, goes back."""
+        failure = 0
         try:
             answer = await self._handler(data)
             if len(answer) > MESSAGE_MAX:
                 raise ValueError(f"an answer of {len(answer)} bytes is longer than {MESSAGE_MAX}")
+            self.executed += 1
         except Exception as error:
             self.failed += 1
             self._loop.call_exception_handler({"message": "rpc handler failed", "exception": error})
-            return
-        self.executed += 1
+            answer, failure = f"{type(error).__name__}: {error}".encode()[:ERROR_MAX], 1
         if self._context.sessions.get(session.number) is session and not self._context.stack.closed:
             self._context.tx.write(session.number * SLOTS + slot, answer)
-            session.put(REPLY, slot, number, len(answer))
+            session.put(REPLY, slot, number, len(answer), failure)
 
     def session_closed(self, session: _Session, error: int) -> None:
         """A client has gone; what it has asked is executed all the same."""
@@ -265,7 +272,7 @@ class Client:
         self._context, self.address = context, address
         self._loop = asyncio.get_running_loop()
         self._sessions: list[_Session] = []
-        self._free: deque[tuple[_Session, int]] = deque()  # first in, first out: a slot's next request acknowledges its last answer
+        self._free: list[tuple[_Session, int]] = []  # the last first: a slot's next request acknowledges its answer before
         self._queue: deque[asyncio.Future[tuple[_Session, int]]] = deque()
         self._error: OSError | None = None
         context.stack.listeners.add(self)
@@ -289,10 +296,10 @@ class Client:
         self._free.append((session, slot))
 
     async def call(self, data: bytes, timeout: float | None = None) -> bytes:
-        """The server's answer. Raises TimeoutError, and OSError when the server has gone.
+        """The server's answer. Raises TimeoutError, OSError when the server has gone, and RemoteError when its handler has failed.
 
-        After an error the request may have been executed or not; it is never executed twice. A call that is given up keeps its slot
-        until the server answers or cannot be reached any more.
+        After the first two the request may have been executed or not; it is never executed twice. A call that is given up keeps
+        its slot until the server answers or cannot be reached any more.
         """
         if len(data) > MESSAGE_MAX:
             raise ValueError(f"a request of {len(data)} bytes is longer than {MESSAGE_MAX}")
@@ -305,7 +312,7 @@ class Client:
         if self._error is not None:
             raise self._error
         if self._free:
-            session, slot = self._free.popleft()
+            session, slot = self._free.pop()
         else:
             turn: asyncio.Future[tuple[_Session, int]] = self._loop.create_future()
             self._queue.append(turn)
@@ -329,8 +336,11 @@ class Client:
             return
         session.calls[slot] = None
         if not answer.done():
+            message = self._context.rx.read(session.number * SLOTS + slot, length)
             if kind == RESPONSE:
-                answer.set_result(self._context.rx.read(session.number * SLOTS + slot, length))
+                answer.set_result(message)
+            elif error == REMOTE_ERROR:
+                answer.set_exception(RemoteError(message.decode(errors="replace")))
             else:
                 answer.set_exception(TimeoutError(error, f"{self.address[0]} does not answer"))
         self._release(session, slot)
@@ -409,6 +419,7 @@ async def connect(
     try:
         while sum(len(s.calls) for s in client._sessions) < outstanding:
             client._add(await context.open(address=address, port=port, rate=rate))
+        client._free.sort(key=lambda free: -free[1])  # all sessions, and with them cores, have their share of few requests
     except BaseException:
         await client.close()
         raise

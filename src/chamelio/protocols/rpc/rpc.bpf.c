@@ -119,7 +119,8 @@ CHAM_INLINE u64 take_response(struct chamelio_ctx *ctx, struct session *s, struc
         u64 before = sl->have;
         take_segment(ctx, sl, id, segment, offset, len);
         if (sl->have == all) {
-            if (tell(ctx, s, RPC_RESPONSE, session, slot, number, length, 0)) {
+            u32 failed = flags & FAILURE;
+            if (tell(ctx, s, failed ? RPC_FAILED : RPC_RESPONSE, session, slot, number, length, failed ? RPC_REMOTE_ERROR : 0)) {
                 sl->have = before;
                 return CHAM_ERROR(RING_FULL);
             }
@@ -372,6 +373,7 @@ CHAM_HANDLER(ring)
             return CHAM_ERROR(NOT_IDLE);
         sl->number = number;
         sl->state = WAITING;
+        sl->failure = 0;
         sl->have = 0;
         sl->tries = 0;
         sl->backoff = 0;
@@ -381,6 +383,7 @@ CHAM_HANDLER(ring)
         if (sl->state != EXECUTING || number != sl->number)
             return CHAM_ERROR(STALE);
         sl->state = RESPONDED;
+        sl->failure = e->error != 0;
     } else {
         return CHAM_ERROR(WRONG_WAY);
     }

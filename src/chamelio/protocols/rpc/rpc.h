@@ -48,7 +48,7 @@ struct rpc_entry {
     unsigned short local_port, port; /* OPEN */
     unsigned int token, peer_token;  /* OPEN: what packets to us and to the peer carry */
     unsigned int slots;              /* OPEN: how many may be used */
-    unsigned int error;              /* CLOSE: why, an errno value; 0: both ends agree */
+    unsigned int error;              /* CLOSE: why, an errno value; 0: both ends agree. REPLY: not 0: the message says what went wrong */
 };
 
 /* Kinds of events. */
@@ -56,14 +56,16 @@ struct rpc_entry {
 #define RPC_CLOSED 2   /* the session has ended, or could not be opened; `error`: why */
 #define RPC_REQUEST 3  /* server: a request lies in the slot's receive buffer */
 #define RPC_RESPONSE 4 /* client: the answer does */
-#define RPC_FAILED 5   /* client: nobody has answered; whether the request was executed is not known */
+#define RPC_FAILED 5   /* client: nobody has answered, and whether the request was executed is not known; or the server says what
+                          went wrong: `error` is RPC_REMOTE_ERROR, and the words are in the receive buffer */
+#define RPC_REMOTE_ERROR 121 /* EREMOTEIO */
 
 struct rpc_event {
     unsigned int kind;
     unsigned int session;
     unsigned int slot;
     unsigned int number;
-    unsigned int len;        /* REQUEST, RESPONSE: bytes of the message; OPENED: slots that may be used */
+    unsigned int len;        /* REQUEST, RESPONSE, FAILED: bytes of the message; OPENED: slots that may be used */
     unsigned int generation; /* of the session's number: who had it before is told apart */
     unsigned int core;       /* which has the session: entries go to the ring of this core */
     unsigned int error;      /* CLOSED, FAILED: an errno value */

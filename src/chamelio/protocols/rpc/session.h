@@ -45,6 +45,7 @@ enum kind { REQUEST, RESPONSE, ACK, HELLO = 16 };
 #define ASK 1     /* answer with an ACK */
 #define PROBE 2   /* the sender's timer has expired: what is not acknowledged now is lost; an ACK says it back */
 #define WORKING 4 /* ACK of a request: it is whole, or waits for the slot; somebody works */
+#define FAILURE 8 /* RESPONSE: no answer, but what went wrong */
 
 struct header {
     u16 source, destination;
@@ -82,7 +83,7 @@ struct slot {
     u32 tx_len, rx_len;
     u32 tries;   /* timers that have expired since the peer was last heard about this slot */
     u32 backoff; /* of the timer, a power of two */
-    u32 pad;
+    u32 failure; /* what we send is no answer, but what went wrong */
     u64 sent, acked, resent; /* a bit per segment of what we send; `resent`: again, before the timer expired */
     u64 have;                /* of what we receive */
     u64 sent_at;
@@ -264,6 +265,7 @@ CHAM_INLINE u32 write_segment(struct chamelio_ctx *ctx, const struct session *s,
         len = RPC_SEGMENT;
     if (cham_bytes_to_pkt(ctx, &tx_bytes, id, RPC_BASE(id) + at, CHAM_SPAN(PAYLOAD_AT, len)))
         return 1;
+    flags |= sl->failure ? FAILURE : 0;
     return write_headers(ctx, s, len, s->server ? RESPONSE : REQUEST, slot, flags, segment, sl->number, length);
 }
 

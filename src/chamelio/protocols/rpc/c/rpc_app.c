@@ -122,7 +122,8 @@ void rpc_app_read(const struct rpc_app *app, const struct rpc_event *e, void *to
     memcpy((uint8_t *)to + head, buffer, e->len - head);
 }
 
-static int put(struct rpc_app *app, uint32_t kind, uint32_t session, uint32_t slot, uint32_t number, const void *message, uint32_t len)
+static int put(struct rpc_app *app, uint32_t kind, uint32_t session, uint32_t slot, uint32_t number, const void *message, uint32_t len,
+               uint32_t error)
 {
     uint32_t id = session * RPC_SLOTS + slot, at = RPC_BASE(id) % RPC_BUFFER, core = app->sessions[session].core;
     if (len > RPC_MESSAGE_MAX || !cham_context_room(&app->context, core))
@@ -132,7 +133,7 @@ static int put(struct rpc_app *app, uint32_t kind, uint32_t session, uint32_t sl
     memcpy(buffer + at, message, head);
     memcpy(buffer, (const uint8_t *)message + head, len - head);
     struct rpc_entry e = {.kind = kind, .session = session, .slot = slot, .number = number, .len = len,
-                          .generation = app->sessions[session].generation};
+                          .generation = app->sessions[session].generation, .error = error};
     return cham_context_put(&app->context, core, &e, sizeof e);
 }
 
@@ -140,17 +141,28 @@ int rpc_app_call(struct rpc_app *app, int session, uint32_t slot, const void *me
 {
     if (session < 0 || session >= RPC_SESSIONS || slot >= app->sessions[session].slots || !app->sessions[session].open)
         return 0;
-    if (!put(app, RPC_CALL, (uint32_t)session, slot, app->sessions[session].numbers[slot] + 1, message, len))
+    if (!put(app, RPC_CALL, (uint32_t)session, slot, app->sessions[session].numbers[slot] + 1, message, len, 0))
         return 0;
     app->sessions[session].numbers[slot]++;
     return 1;
 }
 
-int rpc_app_reply(struct rpc_app *app, const struct rpc_event *e, const void *message, uint32_t len)
+static int reply(struct rpc_app *app, const struct rpc_event *e, const void *message, uint32_t len, uint32_t error)
 {
     if (!app->sessions[e->session].open || app->sessions[e->session].generation != e->generation)
         return 1; /* nobody waits for it any more */
-    return put(app, RPC_REPLY, e->session, e->slot, e->number, message, len);
+    return put(app, RPC_REPLY, e->session, e->slot, e->number, message, len, error);
+}
+
+int rpc_app_reply(struct rpc_app *app, const struct rpc_event *e, const void *message, uint32_t len)
+{
+    return reply(app, e, message, len, 0);
+}
+
+int rpc_app_reply_error(struct rpc_app *app, const struct rpc_event *e, const char *text)
+{
+    size_t len = strlen(text);
+    return reply(app, e, text, len < RPC_SEGMENT ? (uint32_t)len : RPC_SEGMENT, 1);
 }
 
 void rpc_app_close(struct rpc_app *app) { cham_context_close(&app->context); }

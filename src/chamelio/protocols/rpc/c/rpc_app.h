@@ -40,11 +40,13 @@ int rpc_app_serve(struct rpc_app *app, unsigned port);
 int rpc_app_connect(struct rpc_app *app, const char *address, unsigned port);
 /* The next request, answer, failure or end of a session: 1, or 0 when there is none. */
 int rpc_app_next(struct rpc_app *app, struct rpc_event *e);
-/* Copy the message of a REQUEST or RESPONSE; `to` has room for e->len bytes. */
+/* Copy the message of a REQUEST, RESPONSE or FAILED; `to` has room for e->len bytes. */
 void rpc_app_read(const struct rpc_app *app, const struct rpc_event *e, void *to);
 /* Send a request in a slot that has none under way, or the answer to a REQUEST: 1, or 0 when that cannot be. */
 int rpc_app_call(struct rpc_app *app, int session, uint32_t slot, const void *message, uint32_t len);
 int rpc_app_reply(struct rpc_app *app, const struct rpc_event *e, const void *message, uint32_t len);
+/* Instead of an answer: what went wrong. */
+int rpc_app_reply_error(struct rpc_app *app, const struct rpc_event *e, const char *text);
 /* Whether sessions go on; to be asked now and then. When the agent has gone, they do for some seconds, in which we come back to another
  * one as soon as it has taken its place. */
 int rpc_app_alive(struct rpc_app *app);
