@@ -49,6 +49,12 @@ def host() -> Iterator[Host]:
         yield Host(stage)
 
 
+@pytest.fixture(params=[1, 2])
+def host_of_cores(request: pytest.FixtureRequest) -> Iterator[Host]:
+    with Stage("--cores", str(request.param)) as stage:
+        yield Host(stage)
+
+
 async def while_asking(host: Host, total: int, event: Callable[[], Awaitable[None]]) -> None:
     """Ask `total` requests, a thousand at a time; `event` happens meanwhile. Each is answered once and executed once."""
     executed: Counter[bytes] = Counter()
@@ -119,7 +125,8 @@ def program(name: str) -> str:
     ("options", "at_least"),
     [(("--outstanding", "1000"), 10_000), (("--outstanding", "8", "--bytes", "65536"), 50), (("--rate", "2000"), 1500)],
 )
-def test_the_load_generator_gets_all_its_answers(host: Host, options: tuple[str, ...], at_least: int) -> None:
+def test_the_load_generator_gets_all_its_answers(host_of_cores: Host, options: tuple[str, ...], at_least: int) -> None:
+    host = host_of_cores
     host.stage.start(program("rpc_echo"), host.stage.socket("red", "rpc"), str(PORT))
     target = (host.stage.socket("blue", "rpc"), ADDRESSES["red"], str(PORT))
     load = host.stage.start(program("rpc_load"), *target, "--seconds", "1", *options, ready=False)
