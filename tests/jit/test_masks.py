@@ -15,6 +15,7 @@ HARD = PLAIN.__class__(**{**PLAIN.__dict__, "harden": True, "map_symbols": [m.na
 HIDDEN = 'asm ""'  # what makes a mask depend on its operand alone (lift.py)
 
 LOOKUP = """
+    mov r9, r1
     ldxdw r2, [r1+0]
     ldxdw r3, [r1+8]
     mov r4, r2
@@ -84,5 +85,27 @@ def test_numbers_of_both_signs_are_held_from_both_sides() -> None:
 
 def test_an_addition_that_is_a_plain_number_on_another_path_is_not_masked_and_the_proof_says_so() -> None:
     use = "mov r7, 0\njgt r6, 7, sum\nmov r7, r0\nsum:\nadd r7, r6\njgt r6, 7, out\nldxb r1, [r7+0]"
+    proof, text = prove(use)
+    assert proof.masks == {} and not proof.all_masked and HIDDEN not in text
+
+
+def test_a_distance_of_addresses_that_is_a_subtraction_of_a_number_on_another_path_is_not_masked() -> None:
+    """The packet's length would be an address, and count as a number that is at most the longest packet's."""
+    use = """
+    ldxdw r2, [r9+0]
+    ldxdw r3, [r9+8]
+    add r0, 8
+    mov r7, r0
+    mov r8, r6
+    jgt r6, 7, length
+    ja both
+length:
+    mov r7, r3
+    mov r8, r2
+both:
+    sub r7, r8
+    jgt r6, 7, out
+    ldxb r1, [r7+0]
+"""
     proof, text = prove(use)
     assert proof.masks == {} and not proof.all_masked and HIDDEN not in text

@@ -133,6 +133,7 @@ class Machine:
             target, operand = operand, target
         assert isinstance(target, Pointer)
         if isinstance(operand, Pointer):
+            self.facts.unmaskable.add(pc)  # perhaps a number on another path, but here an address that must stay what it is
             if op == bpf.SUB and bits == 64 and target.region == operand.region == "packet" and target.var == operand.var:
                 return const(target.off - operand.off)
             if op == bpf.SUB and bits == 64 and {target.region, operand.region} <= {"packet", "packet_end"}:
