@@ -125,6 +125,14 @@ def test_a_checksum_past_the_packet_does_not_leave(box: Box, at: int) -> None:
     assert box.tenant.drops() == {"tx_bad_header": 1}
 
 
+@pytest.mark.parametrize("start", [0, 2, 12, 19])
+@pytest.mark.parametrize("at", [2, 9, 12, 14, 16, 19, 26])
+def test_a_checksum_never_changes_the_header_that_was_checked(box: Box, start: int, at: int) -> None:
+    box.order(A, "C", start << 16 | at)
+    assert box.run() == []
+    assert box.tenant.drops() == {"tx_bad_header" if start <= at else "handler_error": 1}
+
+
 def test_inside_the_host_no_checksum_is_computed_and_the_receiver_knows(box: Box) -> None:
     other = Tenant(box.host, B, handlers="toolbox", unit_index=box.tenant.unit)
     box.order(A, "o")

@@ -87,6 +87,9 @@ CHAM_HANDLER(rx)
             return CHAM_ERROR(6);
         return CHAM_TX;
     }
+    case 'C': /* answer with a checksum of whatever `argument` says: start << 16 | field */
+        turn_round(p);
+        return cham_csum_later(ctx, argument >> 16, argument & 0xffff) ? CHAM_ERROR(8) : CHAM_TX;
     case 'w': { /* send it on to address `argument`, with a checksum that is completed later, as order 'o' */
         struct cham_ipv4 *ip = (void *)p;
         p[28] = 'o';

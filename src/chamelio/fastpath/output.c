@@ -70,7 +70,8 @@ static u32 refuse(const struct cham_instance *inst, const struct cham_frame *f)
     if (f->len < IPV4_MIN || ip[0] >> 4 != 4 || ipv4_header(ip) < IPV4_MIN ||
         cham_be16(cham_load16(ip + IPV4_TOTAL)) != f->len || ipv4_header(ip) > f->len)
         return CHAM_DROP_TX_HEADER;
-    if (unlikely(f->flags & CHAM_FRAME_CSUM_LATER) && (f->csum_start > f->len || f->csum_at + 2u > f->len))
+    /* the sum is written after these checks: never into the header that they are about */
+    if (unlikely(f->flags & CHAM_FRAME_CSUM_LATER) && (f->csum_start < ipv4_header(ip) || f->csum_at + 2u > f->len))
         return CHAM_DROP_TX_HEADER;
     if (cham_load32(ip + IPV4_SRC) != inst->address)
         return CHAM_DROP_TX_SOURCE;
