@@ -185,8 +185,8 @@ class Net:
 
     PEER = "10.0.0.9"
 
-    def __init__(self, **options: Any) -> None:
-        self.world = World()
+    def __init__(self, seed: int = 1, **options: Any) -> None:
+        self.world = World(seed)
         self.host = self.world.host(**options)
         self.port, self.peer = self.world.peer(self.host)
         self.peer: WirePeer

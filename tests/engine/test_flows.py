@@ -14,11 +14,16 @@ ENTRIES, BUCKET = 64, 8  # of the map `table`, of a bucket (fastpath/map.h)
 U64 = (1 << 64) - 1
 
 
+def mix(a: int, b: int) -> int:
+    """cham_mix of fastpath/base.h."""
+    return (a * b ^ a * b >> 64) & U64
+
+
 class Flows(Net):
     """Two tenants with a map each, which packets insert keys into."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, seed: int = 1) -> None:
+        super().__init__(seed)
         self.tenant = Tenant(self.host, A)
         self.other = Tenant(self.host, B, unit_index=self.tenant.unit)
         self.run()
@@ -51,6 +56,16 @@ def test_flows_beyond_the_map_are_that_tenants_errors_alone(net: Flows) -> None:
     assert all(net.insert(key, B) for key in range(ENTRIES)) and not net.other.events()
 
 
+def test_a_map_holds_as_many_flows_as_it_was_declared_for_whatever_the_secret() -> None:
+    for seed in range(40):
+        with Flows(seed) as net:
+            for key in range(ENTRIES):
+                net.order(A, "h", key)
+                if key % 16 == 15:
+                    net.world.run(for_ns=50_000)
+            assert not net.tenant.events() and not net.tenant.drops(), seed
+
+
 @pytest.mark.fault(25)
 def test_keys_that_collide_are_refused_soon_and_at_a_bounded_cost(net: Flows) -> None:
     """An attacker does not have the secret; the test takes it, and finds keys whose two buckets are one and the same."""
@@ -59,8 +74,7 @@ def test_keys_that_collide_are_refused_soon_and_at_a_bounded_cost(net: Flows) ->
     mask = next(m for m in net.tenant.instance.layout.maps if m.name == "table").mask
 
     def buckets(key: int) -> tuple[int, int]:
-        product = ((secret[0] ^ 8 ^ key) & U64) * secret[1]
-        mixed = (product ^ product >> 64) & U64
+        mixed = mix(mix(secret[0] ^ 8 ^ key, secret[1]), 0x9E3779B97F4A7C15)
         return mixed & mask, mixed >> 24 & mask
 
     colliding = list(itertools.islice((key for key in itertools.count(1) if buckets(key) == (3, 3)), 4 * BUCKET))

@@ -58,13 +58,10 @@ HELPER s64 cham_h_cham_update(struct cham_turn *t, const struct cham_map *m, con
     }
     struct hash_place p = hash_place(base, m, t->inst->secret, key);
     u32 *free = (u32 *)(base + m->free);
-    struct hash_bucket *b = p.first;
+    struct hash_bucket *b = bucket_for(&p);
     u32 i;
     for (i = 0; i < 8 && b->slot[i]; i++)
         ;
-    if (i == 8)
-        for (b = p.second, i = 0; i < 8 && b->slot[i]; i++)
-            ;
     if (i == 8 || !free[0]) {
         t->inst->counters->events[CHAM_EVENT_HASH_FULL]++;
         return -CHAM_ENOSPC;

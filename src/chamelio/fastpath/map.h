@@ -49,7 +49,8 @@ CHAM_INLINE u64 cham_nospec(u64 index, u64 bound)
 
 /* ---- keys ------------------------------------------------------------------------------------------------ */
 
-/* Keyed hash of a key, in whole words, for tables that strangers fill: two secret words per engine. */
+/* Keyed hash of a key, in whole words, for tables that strangers fill: two secret words per instance. The last step is there for keys
+ * that are alike (ports, addresses in a row): after one product of theirs with a secret, bits of some secrets' hashes are alike, too. */
 CHAM_INLINE u64 key_hash(const u64 secret[2], const u8 *key, u32 size)
 {
     u64 h = secret[0] ^ size;
@@ -66,7 +67,7 @@ CHAM_INLINE u64 key_hash(const u64 secret[2], const u8 *key, u32 size)
     }
     if (size & 1)
         h = cham_mix(h ^ (0x100u | key[i]), secret[1]);
-    return h;
+    return cham_mix(h, 0x9e3779b97f4a7c15ull);
 }
 
 CHAM_INLINE u32 key_equal(const u8 *a, const u8 *b, u32 size)
@@ -129,6 +130,24 @@ CHAM_INLINE s32 bucket_find(u8 *base, const struct cham_map *m, const struct has
             key_equal(base + m->keys + (u64)(b->slot[i] - 1) * m->key_size, key, m->key_size))
             return i;
     return -1;
+}
+
+CHAM_INLINE u32 bucket_used(const struct hash_bucket *b)
+{
+    u32 n = 0;
+    for (u32 i = 0; i < 8; i++)
+        n += b->slot[i] != 0;
+    return n;
+}
+
+/* Where a new key goes. Its first bucket is where lookups look first; but if that were filled to the brim before the second is used,
+ * some key would find both full in every table of a few thousand. Making room early for the few costs one key in twenty a
+ * second line (measured over random keys), and none is refused before the table is full. */
+#define BUCKET_CROWDED 6
+CHAM_INLINE struct hash_bucket *bucket_for(const struct hash_place *p)
+{
+    u32 first = bucket_used(p->first);
+    return first < BUCKET_CROWDED || first <= bucket_used(p->second) ? p->first : p->second;
 }
 
 CHAM_INLINE void *hash_lookup(u8 *base, const struct cham_map *m, const u64 secret[2], const u8 *key)
