@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from chamelio.engine import abi
+from chamelio.engine.carry import carry
 from chamelio.engine.catalogue import events
 from chamelio.engine.core import MAX_CORES, Clock, Core, CoreStuck
 from chamelio.engine.counters import total_counters
@@ -393,8 +394,9 @@ class Engine:
         ports: tuple[int, int] = (0, 65535),
         ring_start: int = 0,
         steer: str = "flow",
+        bound: bool = True,
     ) -> Instance:
-        """Run a protocol at one of a tenant's addresses.
+        """Run a protocol at one of a tenant's addresses; not `bound`, it is prepared to take another instance's place there.
 
         `ring_start`: first index of every ring, for tests of wrapping; `steer`: what decides which core a flow lives on.
         """
@@ -416,12 +418,16 @@ class Engine:
             except OSError as error:
                 raise EngineError(f"no memory for another instance: {error.strerror}") from None
             self._prepare(instance, loaded.image.layout)
+            if not bound:
+                for memory in instance.memory.cores:
+                    memory.head["state"] = abi.enum("cham_instance_state")["CHAM_INSTANCE_PREPARED"]
             self._command("ADD_INSTANCE", f"instance {index}", [m.base for m in instance.memory.cores])
             span = ports[0] << 16 | ports[1]
             what = f"IP protocol {ip_protocol} at {address}"
             try:
                 where = (network, _address(address), tenant, index, ip_protocol, span, STEER.index(steer))
-                self._command("BIND", what, *where)
+                if bound:
+                    self._command("BIND", what, *where)
             except EngineError:
                 self._command("REMOVE_INSTANCE", f"instance {index}", index)
                 instance.close()
@@ -444,6 +450,33 @@ class Engine:
             head["raw_rings"] = layout.private_bytes + layout.punt
             self.image.call["cham_instance_init"](memory.base, instance.ring_start)
             head["bells"][0, : layout.contexts] = instance.ring_fds()
+
+    def pause_instance(self, index: int, *, pause: bool) -> None:
+        """Let nothing of an instance run, while what comes for it waits; or let it go on."""
+        with self._lock:
+            state = self.state_of(index)
+            if state != ("active" if pause else "paused"):
+                raise EngineError(f"instance {index} is {state}")
+            self._command("PAUSE_INSTANCE", f"instance {index}", index, int(pause))
+
+    def carry_maps(self, old: int, new: int, names: Sequence[str]) -> None:
+        """Copy maps from a paused instance to a prepared one."""
+        with self._lock:
+            states = self.state_of(old), self.state_of(new)
+            if states != ("paused", "prepared"):
+                raise EngineError(f"instances {old} and {new} are {' and '.join(states)}, not paused and prepared")
+            try:
+                carry(self._instance(old), self._instance(new), names)
+            except (KeyError, ValueError) as error:
+                raise EngineError(f"maps cannot be carried over: {error}") from None
+
+    def replace_instance(self, old: int, new: int) -> None:
+        """What is for a paused instance is for a prepared one from now on, packets that wait first; then the old one is removed."""
+        with self._lock:
+            self._instance(new)
+            self._instance(old)
+            self._command("REPLACE_INSTANCE", f"instance {old}", old, new)
+            self.remove_instance(old)
 
     def remove_instance(self, index: int) -> None:
         """Stop an instance and free its memory; packets that wait for it are dropped and counted."""
@@ -551,10 +584,11 @@ class Engine:
         return self._instance(index)
 
     def state_of(self, index: int) -> str:
-        """ "active" or "quarantined"."""
-        active = abi.enum("cham_instance_state")["CHAM_INSTANCE_ACTIVE"]
-        states = [int(m.head["state"][0]) for m in self._instance(index).memory.cores]
-        return "active" if all(state == active for state in states) else "quarantined"
+        """ "active", "quarantined", "paused" or "prepared"."""
+        names = {number: name for name, number in abi.enum("cham_instance_state").items()}
+        states = {int(m.head["state"][0]) for m in self._instance(index).memory.cores}
+        states.discard(abi.enum("cham_instance_state")["CHAM_INSTANCE_ACTIVE"])
+        return names[max(states)].removeprefix("CHAM_INSTANCE_").lower() if states else "active"
 
     def describe(self) -> dict[str, Any]:
         """Everything that a new control plane has to know, as plain values."""

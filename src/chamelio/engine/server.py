@@ -167,6 +167,36 @@ class Server:
         """Let another unit run an instance; returns seconds."""
         return self.engine.move_instance(index, unit)
 
+    def do_instance_prepare(
+        self, tenant: int, unit: int, address: str, ip_protocol: int, network: int, ports: list[int], steer: str, label: Any,
+        old: int, carry: list[str],
+    ) -> int:  # fmt: skip
+        """An instance that can take the place of an old one, which is paused, with maps carried over; all or nothing."""
+        low, high = ports
+        how: dict[str, Any] = {"network": network, "ports": (low, high), "steer": steer, "bound": False}
+        self.engine.pause_instance(old, pause=True)
+        try:
+            new = self.engine.add_instance(tenant, unit, address, ip_protocol, **how).index
+            try:
+                self.engine.carry_maps(old, new, carry)
+            except BaseException:
+                self.engine.remove_instance(new)
+                raise
+        except BaseException:
+            self.engine.pause_instance(old, pause=False)
+            raise
+        self.labels.instances[new] = label
+        return new
+
+    def do_instance_replace(self, old: int, new: int) -> None:
+        """Let a prepared instance take the place of the old one, which is removed."""
+        self.engine.replace_instance(old, new)
+        self.labels.instances.pop(old, None)
+
+    def do_instance_resume(self, index: int) -> None:
+        """Let a paused instance go on."""
+        self.engine.pause_instance(index, pause=False)
+
     def do_instance_remove(self, index: int) -> None:
         """Stop an instance and free its memory."""
         self.engine.remove_instance(index)

@@ -143,6 +143,37 @@ static u32 remove_instance(struct cham_core *core, u32 index)
     return CHAM_STATUS_OK;
 }
 
+static u32 pause_instance(struct cham_core *core, u32 index, u32 pause)
+{
+    struct cham_instance *inst = core->instances[index];
+    u32 from = pause ? CHAM_INSTANCE_ACTIVE : CHAM_INSTANCE_PAUSED;
+    if (!inst)
+        return CHAM_STATUS_UNKNOWN;
+    if (inst->state != from)
+        return CHAM_STATUS_BUSY;
+    inst->state = pause ? CHAM_INSTANCE_PAUSED : CHAM_INSTANCE_ACTIVE;
+    return CHAM_STATUS_OK;
+}
+
+/* Whatever is for a paused instance is for a prepared one from now on, and what waits comes first. */
+static u32 replace_instance(struct cham_core *core, u32 from, u32 to)
+{
+    struct cham_instance *a = core->instances[from], *b = core->instances[to];
+    if (!a || !b || a->tenant != b->tenant)
+        return CHAM_STATUS_UNKNOWN;
+    if (a->state != CHAM_INSTANCE_PAUSED || b->state != CHAM_INSTANCE_PREPARED || b->backlog_len)
+        return CHAM_STATUS_BUSY;
+    for (u32 i = 0; i < CHAM_MAX_BINDINGS; i++)
+        if (core->bindings[i].used && core->bindings[i].protocol && core->bindings[i].instance == from)
+            core->bindings[i].instance = to;
+    __builtin_memcpy(b->backlog, a->backlog, sizeof b->backlog);
+    b->backlog_head = a->backlog_head;
+    b->backlog_len = a->backlog_len;
+    a->backlog_len = 0;
+    b->state = CHAM_INSTANCE_ACTIVE;
+    return CHAM_STATUS_OK;
+}
+
 /* ---- contexts ------------------------------------------------------------------------------------------------ */
 
 static void reset_ring(struct cham_ring *ours, struct ring_shared *ring, u32 start)
@@ -175,7 +206,7 @@ static u32 attach(struct cham_core *core, u32 index, u32 context, u32 start)
         reset_ring(&inst->punt, (struct ring_shared *)(base + inst->raw_rings), start);
         reset_ring(&inst->xmit, (struct ring_shared *)(base + inst->raw_rings + CHAM_RAW_RING_BYTES), start);
     }
-    if (!damaged && !inst->punt.damaged && !inst->xmit.damaged)
+    if (inst->state == CHAM_INSTANCE_QUARANTINED && !damaged && !inst->punt.damaged && !inst->xmit.damaged)
         inst->state = CHAM_INSTANCE_ACTIVE;
     inst->attached |= 1u << context;
     return CHAM_STATUS_OK;
@@ -305,6 +336,10 @@ static u32 execute(struct cham_core *core, u32 op, u64 *arg)
         return attach(core, (u32)arg[0], (u32)arg[1], (u32)arg[2]);
     case CHAM_OP_DETACH:
         return detach(core, (u32)arg[0], (u32)arg[1]);
+    case CHAM_OP_PAUSE_INSTANCE:
+        return pause_instance(core, (u32)arg[0], (u32)arg[1]);
+    case CHAM_OP_REPLACE_INSTANCE:
+        return replace_instance(core, (u32)arg[0], (u32)arg[1]);
     case CHAM_OP_COUNT_FRAMES:
         arg[0] = core->pool.n_free;
         arg[1] = waiting_frames(core);

@@ -18,6 +18,8 @@ enum cham_op {
     CHAM_OP_REMOVE_ROUTE,    /* network, prefix, mask */
     CHAM_OP_ATTACH,          /* instance, context, ring start */
     CHAM_OP_DETACH,          /* instance, context */
+    CHAM_OP_PAUSE_INSTANCE,  /* instance, 1 or 0 */
+    CHAM_OP_REPLACE_INSTANCE, /* instance, the one that takes its place */
     CHAM_OP_COUNT_FRAMES,    /* out: free frames, frames that wait somewhere */
 };
 

@@ -101,7 +101,13 @@ struct cham_counters {
     struct cham_instance_counters instances[CHAM_MAX_INSTANCES];
 };
 
-enum cham_instance_state { CHAM_INSTANCE_FREE, CHAM_INSTANCE_ACTIVE, CHAM_INSTANCE_QUARANTINED };
+enum cham_instance_state {
+    CHAM_INSTANCE_FREE,
+    CHAM_INSTANCE_ACTIVE,
+    CHAM_INSTANCE_QUARANTINED, /* a ring is damaged: nothing runs, what comes is dropped */
+    CHAM_INSTANCE_PAUSED,      /* nothing runs, what comes waits */
+    CHAM_INSTANCE_PREPARED,    /* bound to nothing yet: the ring hook alone runs, for the slow path that fills its maps */
+};
 
 /* The head of an instance's private memory; maps follow. `base` of every map offset is its address. */
 struct cham_instance {

@@ -67,7 +67,7 @@ void cham_deliver(struct cham_core *core, u32 network, struct cham_frame *f, enu
     }
     if (unlikely(tenant->deficit < -core->max_debt))
         return cham_drop(core, inst, b->tenant, f, CHAM_DROP_DEBT);
-    if (unlikely(inst->backlog_len >= CHAM_BACKLOG || inst->state != CHAM_INSTANCE_ACTIVE))
+    if (unlikely(inst->backlog_len >= CHAM_BACKLOG || inst->state == CHAM_INSTANCE_QUARANTINED))
         return cham_drop(core, inst, b->tenant, f, CHAM_DROP_BACKLOG_FULL);
     if (unlikely(tenant->frames >= tenant->frame_quota))
         return cham_drop(core, inst, b->tenant, f, CHAM_DROP_NO_FRAMES);

@@ -65,6 +65,11 @@ static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst)
 /* All due hooks of an instance, each within its batch limit. served[hook] counts them. */
 static void serve(struct cham_core *core, struct cham_instance *inst, u32 served[CHAM_HOOKS])
 {
+    if (unlikely(inst->state == CHAM_INSTANCE_PREPARED)) {
+        served[CHAM_TIMER] = served[CHAM_RX] = served[CHAM_TXDUE] = 0;
+        served[CHAM_RING] = inst->attached ? cham_enter_ring(core, inst, CHAM_BATCH) : 0;
+        return;
+    }
     served[CHAM_TIMER] = cham_enter_timer(core, inst, CHAM_BATCH);
     served[CHAM_RX] = inst->backlog_len ? serve_backlog(core, inst) : 0;
     served[CHAM_RING] = inst->attached ? cham_enter_ring(core, inst, CHAM_BATCH) : 0;
@@ -83,7 +88,7 @@ static u32 turn(struct cham_core *core, u32 index)
         struct cham_instance *inst = core->instances[i];
         const struct cham_unit *unit = core->units[inst->unit];
         u32 served[CHAM_HOOKS], n = 0;
-        if (unlikely(inst->state != CHAM_INSTANCE_ACTIVE))
+        if (unlikely(inst->state != CHAM_INSTANCE_ACTIVE && inst->state != CHAM_INSTANCE_PREPARED))
             continue;
         serve(core, inst, served);
         u64 total = 0;

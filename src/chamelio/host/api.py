@@ -130,6 +130,7 @@ class Api:
             self._by_uid[connection.who.uid] -= 1
             if not self._by_uid[connection.who.uid]:
                 del self._by_uid[connection.who.uid]
+            self._daemon.migrations.lost(connection)
             agents.lost(connection)
 
     async def answer(self, connection: Connection, frame: Frame) -> tuple[dict[str, Any], list[int]]:

@@ -27,6 +27,7 @@ from chamelio.host.agents import Agents
 from chamelio.host.api import Api
 from chamelio.host.limits import Limits
 from chamelio.host.link import ENGINE_COMMAND, EngineLink, child_environment
+from chamelio.host.migrations import Migrations
 from chamelio.host.protocols import Protocols
 from chamelio.host.quotas import Accounts
 from chamelio.host.state import Route, State
@@ -90,6 +91,7 @@ class Daemon:
         compiler.spent = self.accounts.compiler.add
         self.tenants = Tenants(self.state, self.agents, self.accounts)
         self.protocols = Protocols(self.state, self.agents, self.tenants, self.accounts)
+        self.migrations = Migrations(self.state, self.agents, self.accounts, self.tenants, self.protocols)
         self.statistics = Statistics(config.run / COUNTERS)
         self._stopping = asyncio.Event()
         self._keep_engine = False
@@ -105,6 +107,7 @@ class Daemon:
         self.protocols.await_agents()
 
     def _engine_is_lost(self) -> None:
+        self.migrations.clear()
         self.agents.clear()
 
     async def _reclaim(self, key: tuple[str, str]) -> None:

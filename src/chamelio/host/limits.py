@@ -32,4 +32,5 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quotas: Quotas = msgspec.field(default_factory=Quotas)  # of a tenant for which nothing else was said
     loads_per_tenant: int = 4  # protocols being verified and compiled, or waiting for that
     compiler_window_seconds: float = 3600.0  # over which the compiler's time is counted
+    migration_seconds: float = 2.0  # an instance is paused at most so long, until another one takes its place
     versions: int = 16  # that are remembered of a protocol

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ class Protocols:
     def __init__(self, state: State, agents: Agents, tenants: Tenants, accounts: Accounts) -> None:
         self._state, self._agents, self._tenants, self._accounts = state, agents, tenants, accounts
         self._loading: Counter[str] = Counter()
+        self.busy: Callable[[Key], bool] = lambda key: False  # whether a protocol migrates
 
     # ---- loading -----------------------------------------------------------------------------------------------------
 
@@ -53,14 +55,10 @@ class Protocols:
             )
         if name not in owner.protocols:
             self._accounts.admit_protocol(owner)
-        about = {"sha": hashlib.sha256(content).hexdigest(), "mode": options["mode"], "who": who}
-        try:
-            built, cached = await self._build(owner, content, options)
-        except Refusal as refusal:
-            if refusal.code in ("rejected", "malformed", "compiler_crash"):
-                await self._note_refused(owner, name, refusal, about)
-            raise
+        about = self.about(content, options, who)
+        built, cached = await self.build(owner, name, content, options, about)
         async with state.lock:
+            self.check_idle((tenant, name))
             if state.tenants.get(tenant) is not owner:
                 raise Refusal("not_found", f"tenant {tenant} was removed meanwhile")
             protocol = msgspec.structs.replace(wanted, address=wanted.address or owner.addresses[0], unit=built.key)
@@ -89,6 +87,27 @@ class Protocols:
                 **done["seconds"],
             },
         }
+
+    @staticmethod
+    def about(content: bytes, options: dict[str, Any], who: str) -> dict[str, str]:
+        """What is remembered of a version, whatever becomes of it."""
+        return {"sha": hashlib.sha256(content).hexdigest(), "mode": options["mode"], "who": who}
+
+    def check_idle(self, key: Key) -> None:
+        """Raises Refusal while a protocol migrates."""
+        if self.busy(key):
+            raise Refusal("busy", f"protocol {key[1]} is migrating to another version", "wait for its end, a few seconds at most")
+
+    async def build(
+        self, owner: Tenant, name: str, content: bytes, options: dict[str, Any], about: dict[str, str]
+    ) -> tuple[Built, bool]:
+        """The compiled object, and whether it was there already; what is rejected is remembered. Raises Refusal."""
+        try:
+            return await self._build(owner, content, options)
+        except Refusal as refusal:
+            if refusal.code in ("rejected", "malformed", "compiler_crash"):
+                await self._note_refused(owner, name, refusal, about)
+            raise
 
     async def _build(self, owner: Tenant, content: bytes, options: dict[str, Any]) -> tuple[Built, bool]:
         """The compiled object, and whether it was there already. Raises Refusal."""
@@ -154,7 +173,8 @@ class Protocols:
             raise Refusal(
                 "unfit",
                 f"this version of {protocol.name} does not fit the running one: {reason}",
-                "the running version runs on; keep the maps as they are, or remove the protocol and load it anew",
+                "the running version runs on; keep the maps as they are, bring a migration (`python -m chamelio.tenant.agent "
+                f"{owner.name} FOLDER --migrate`), or remove the protocol and load it anew",
             )
         swap: float = await self._state.engine.call("instance.move", index=protocol.instance, unit=unit.index)
         protocol.unit = unit.key
@@ -165,6 +185,7 @@ class Protocols:
         """Let an earlier version run again, from the compiler's cache: nothing is verified or compiled. Raises Refusal."""
         state = self._state
         async with state.lock:
+            self.check_idle((tenant, name))
             owner, protocol = state.protocol(tenant, name)
             version = versions.earlier(protocol, number)
             now = versions.running(protocol)
@@ -197,6 +218,7 @@ class Protocols:
         """Remove a protocol. Raises Refusal."""
         state = self._state
         async with state.lock:
+            self.check_idle((tenant, name))
             owner, protocol = state.protocol(tenant, name)
             await state.remove_instance(protocol)
             del owner.protocols[name]
@@ -232,20 +254,23 @@ class Protocols:
             await state.save(owner)
             about, fds = await state.engine.open("instance.open", index=protocol.instance)
             self._agents.attached(Agent(key, protocol.instance, pid, connection))
+        return {**self.attachment(owner, protocol, resumed=resumed), **about}, fds
+
+    def attachment(self, owner: Tenant, protocol: Protocol, *, resumed: bool) -> dict[str, Any]:
+        """What an agent is told of its protocol."""
         return {
-            "tenant": tenant,
-            "protocol": name,
+            "tenant": owner.name,
+            "protocol": protocol.name,
             "instance": protocol.instance,
             "address": protocol.address,
             "network": owner.network,
             "ip_protocol": protocol.ip_protocol,
             "ports": list(protocol.ports),
-            "protocol_sha": state.units[protocol.unit].protocol_sha,
-            "directory": str(self._tenants.directory(tenant)),
+            "protocol_sha": self._state.units[protocol.unit].protocol_sha,
+            "directory": str(self._tenants.directory(owner.name)),
             "resumed": resumed,
             "contexts": protocol.contexts,
-            **about,
-        }, fds
+        }
 
     async def open_context(self, instance: int, context: int | None, connection: Connection) -> dict[str, Any]:
         """Give an application context to a new application; without a number, the first free one. Raises Refusal."""
@@ -291,6 +316,8 @@ class Protocols:
             protocol = owner.protocols.get(key[1]) if owner else None
             if owner is None or protocol is None or self._agents.of(key) is not None or not state.link.up:
                 return
+            if self.busy(key):
+                return  # when that has failed, a grace time begins again
             await state.remove_instance(protocol)
             protocol.had_agent = False
             await state.save(owner)

@@ -45,6 +45,7 @@ class State:
         self.units: dict[str, Unit] = {}
         self.ports: dict[str, str] = {}
         self.routes: list[Route] = []
+        self.held: set[str] = set()  # units that no protocol names yet, see migrations.py
         self.absent_ports: dict[str, str] = {}  # that a new engine could not open
         self.absent_routes: list[Route] = []
         self.troubles: dict[str, str] = {}  # what could not be brought back, and why
@@ -120,7 +121,7 @@ class State:
 
     async def sweep_units(self) -> None:
         """Unload units that no protocol names. The caller holds the lock."""
-        named = {p.unit for t in self.tenants.values() for p in t.protocols.values()}
+        named = self.held | {p.unit for t in self.tenants.values() for p in t.protocols.values()}
         for key in [k for k in self.units if k not in named]:
             await self.engine.call("unit.unload", index=self.units[key].index)
             del self.units[key]
@@ -202,6 +203,8 @@ class State:
                 await self.engine.call("instance.remove", index=index)
                 continue
             found.instance, found.unit = index, keys.get(instance["unit"], found.unit)
+            if instance.get("state") == "paused":  # the predecessor did not come to the end of a migration
+                await self.engine.call("instance.resume", index=index)
 
     async def restore(self) -> None:
         """Lay everything into an empty engine: a new one, after the old one died. What fails is logged, shown, and

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Tenants:
 
     def __init__(self, state: State, agents: Agents, accounts: Accounts) -> None:
         self._state, self._agents, self._accounts = state, agents, accounts
+        self.removed: Callable[[str], None] = lambda name: None  # called when a tenant's instances are gone
 
     def directory(self, name: str) -> Path:
         """The tenant's own directory below the run directory."""
@@ -102,6 +104,7 @@ class Tenants:
             await state.engine.call("tenant.remove", index=tenant.index)
             del state.tenants[name]
             self._accounts.compiler.forget(name)
+            self.removed(name)
             for protocol in tenant.protocols:
                 self._agents.cut_off((name, protocol))
             await state.sweep_units()

@@ -127,6 +127,12 @@ class OfProtocol(OfTenant):
     protocol: str
 
 
+class Migrate(OfProtocol):
+    """A version with other maps; its object comes as a descriptor."""
+
+    options: LoadOptions = msgspec.field(default_factory=LoadOptions)
+
+
 class Rollback(OfProtocol):
     """A version by number; None: the one before the running one."""
 
@@ -289,19 +295,25 @@ async def tenant_rm(daemon: Daemon, a: OfTenant, caller: Caller, fds: list[int])
     return {"removed": a.tenant}
 
 
-@verb("protocol.load", ProtocolLoad, "tenant", fds=1)
-async def protocol_load(daemon: Daemon, a: ProtocolLoad, caller: Caller, fds: list[int]) -> Any:
-    """Verify, compile and run an object for a tenant, or swap the version that runs."""
-    if a.options.mode not in MODES:
-        raise Refusal("usage", f"there is no mode {a.options.mode!r}", f"modes are {', '.join(MODES)}")
-    if not (a.options.hardening or caller.provider):  # it protects others from this tenant
+async def _object(daemon: Daemon, asked: LoadOptions, caller: Caller, tenant: str, fds: list[int]) -> tuple[bytes, dict[str, Any]]:
+    """The object that came with a request, and how to compile it. Raises Refusal."""
+    if asked.mode not in MODES:
+        raise Refusal("usage", f"there is no mode {asked.mode!r}", f"modes are {', '.join(MODES)}")
+    if not (asked.hardening or caller.provider):  # it protects others from this tenant
         raise Refusal("denied", "only the provider may load a protocol without hardening", "load it with hardening")
     limits = daemon.state.limits
-    daemon.state.tenant(a.tenant)
+    daemon.state.tenant(tenant)
     loop = asyncio.get_running_loop()
     reading = loop.run_in_executor(_readers, read_bounded, os.dup(fds[0]), limits.object_bytes)
     content = await read_object(reading, limits.read_seconds)
-    options = {"mode": a.options.mode, "hardening": a.options.hardening}
+    options = {"mode": asked.mode, "hardening": asked.hardening}
+    return content, options
+
+
+@verb("protocol.load", ProtocolLoad, "tenant", fds=1)
+async def protocol_load(daemon: Daemon, a: ProtocolLoad, caller: Caller, fds: list[int]) -> Any:
+    """Verify, compile and run an object for a tenant, or swap the version that runs."""
+    content, options = await _object(daemon, a.options, caller, a.tenant, fds)
     wanted = Protocol(a.name, a.ip_protocol, a.address or "", a.ports, steer=a.steer)
     return await daemon.protocols.load(a.tenant, wanted, content, options, caller.name)
 
@@ -328,6 +340,28 @@ async def protocol_show(daemon: Daemon, a: OfProtocol, caller: Caller, fds: list
 async def protocol_rollback(daemon: Daemon, a: Rollback, caller: Caller, fds: list[int]) -> Any:
     """Let an earlier version run again."""
     return await daemon.protocols.rollback(a.tenant, a.protocol, a.version, caller.name)
+
+
+@verb("migration.begin", Migrate, "tenant", fds=1)
+async def migration_begin(daemon: Daemon, a: Migrate, caller: Caller, fds: list[int]) -> Any:
+    """Make an instance of a version with other maps beside the running one, which is paused."""
+    content, options = await _object(daemon, a.options, caller, a.tenant, fds)
+    who = (caller.name, caller.who.pid, caller.connection)
+    value, descriptors = await daemon.migrations.begin(a.tenant, a.protocol, content, options, *who)
+    return Result(value, descriptors)
+
+
+@verb("migration.commit", OfProtocol, "tenant")
+async def migration_commit(daemon: Daemon, a: OfProtocol, caller: Caller, fds: list[int]) -> Any:
+    """Let the new instance take the place of the old one; this connection is its agent's life."""
+    return await daemon.migrations.commit(a.tenant, a.protocol, caller.connection)
+
+
+@verb("migration.abort", OfProtocol, "tenant")
+async def migration_abort(daemon: Daemon, a: OfProtocol, caller: Caller, fds: list[int]) -> Any:
+    """Give a migration up; the old version runs on."""
+    await daemon.migrations.abort(a.tenant, a.protocol, caller.connection)
+    return {}
 
 
 @verb("protocol.rm", OfProtocol, "tenant")

@@ -1,6 +1,6 @@
 """A tenant's agent: runs the slow path of a protocol, and lets the tenant's applications use it.
 
-    python -m chamelio.tenant.agent TENANT PROTOCOL [--name NAME] [--run DIR]
+    python -m chamelio.tenant.agent TENANT PROTOCOL [--name NAME] [--migrate] [--run DIR]
 
 Applications connect to `$RUN/tenants/TENANT/NAME.sock`. The first request, `hello`, gives an application a context: its number,
 where its rings lie, and as descriptors the region and its doorbell. Other requests go to the slow path. When the connection ends,
@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,8 +31,9 @@ import msgspec
 from chamelio.bpf.object import load_object
 from chamelio.jit.layout import RING_IN, RING_OUT, Layout
 from chamelio.messages import AsyncChannel, Refusal, close_all, decode
-from chamelio.tenant.attachment import REATTACH_S, TRANSIENT, Attachment, attach
+from chamelio.tenant.attachment import REATTACH_S, TRANSIENT, Attachment, attach, migrate
 from chamelio.tenant.folder import Manifest, find_folder, read_protocol
+from chamelio.tenant.migration import load_migration
 from chamelio.tenant.region import Region, plain_type, slow_columns, value_types
 from chamelio.tenant.runtime import RequestError, Runtime, Services, SlowPath
 from chamelio.tenant.watch import Watch
@@ -272,6 +274,7 @@ async def _serve(attachment: Attachment, protocol: str, name: str, stopping: asy
     watch = Watch(agent.runtime, attachment.run, attachment.proof)
     path = attachment.directory / f"{name}.sock"
     listener = listen(path)
+    ours = path.stat().st_ino  # a successor may put its own socket there
     work = (agent.run_slow_path(), agent.serve(listener), attachment.keep(agent.close_forgotten))
     ends = (stopping.wait(), agent.engine_gone.wait())
     tasks = [asyncio.create_task(t) for t in (*work, *ends)]
@@ -284,7 +287,9 @@ async def _serve(attachment: Attachment, protocol: str, name: str, stopping: asy
         for task in tasks:
             task.cancel()
         listener.close()
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == ours:
+                path.unlink()
         await agent.hang_up()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(watch.stop)
@@ -303,7 +308,21 @@ async def _attach_again(tenant: str, name: str, run_directory: Path | None) -> A
         await asyncio.sleep(REATTACH_S)
 
 
-async def run(tenant: str, protocol: str, run_directory: Path | None, name: str | None = None) -> None:
+async def _migrate(tenant: str, name: str, protocol: str, run_directory: Path | None) -> Attachment:
+    """Let this version take the place of one with other maps. Raises Refusal."""
+    manifest, content = read_protocol(protocol)
+    convert = load_migration(find_folder(protocol), manifest)
+    try:
+        return await migrate(tenant, name, content, convert, run=run_directory)
+    except Refusal:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"the migration of {name} has failed: {type(error).__name__}: {error}"
+        raise Refusal("failed", reason, "the old version runs on; correct the migration and try again") from None
+
+
+async def run(tenant: str, protocol: str, run_directory: Path | None, name: str | None = None, *, migrating: bool = False) -> None:
     """Serve until SIGTERM or SIGINT, whatever happens to chameliod and the engine meanwhile. Raises Refusal.
 
     `name`: what the tenant has loaded the protocol as.
@@ -313,7 +332,10 @@ async def run(tenant: str, protocol: str, run_directory: Path | None, name: str 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    attachment = await attach(tenant, name, run=run_directory)
+    if migrating:
+        attachment = await _migrate(tenant, name, protocol, run_directory)
+    else:
+        attachment = await attach(tenant, name, run=run_directory)
     while True:
         await _serve(attachment, protocol, name, stopping)
         if stopping.is_set():
@@ -328,10 +350,11 @@ def main() -> int:
     parser.add_argument("tenant")
     parser.add_argument("protocol", help="a folder with protocol.toml, or the name of a shipped protocol")
     parser.add_argument("--name", help="what the tenant has loaded it as [default: the protocol's own name]")
+    parser.add_argument("--migrate", action="store_true", help="take the place of a running version with other maps")
     parser.add_argument("--run", type=Path, help="chameliod's directory")
     arguments = parser.parse_args()
     try:
-        asyncio.run(run(arguments.tenant, arguments.protocol, arguments.run, arguments.name))
+        asyncio.run(run(arguments.tenant, arguments.protocol, arguments.run, arguments.name, migrating=arguments.migrate))
     except Refusal as refusal:
         print(f"error[{refusal.code}]: {refusal}", file=sys.stderr)
         return refusal.exit

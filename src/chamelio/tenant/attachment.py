@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from chamelio.jit.layout import Layout
-from chamelio.messages import AsyncChannel, Frame, Refusal, close_all, connect, default_run, result_of
+from chamelio.messages import AsyncChannel, Frame, Refusal, close_all, connect, default_run, memfd, result_of
+from chamelio.tenant.migration import Migration, prepare
 
 REATTACH_S = 0.1  # between attempts to find a successor of a chameliod that has gone
 TRANSIENT = ("no_daemon", "engine_down", "engine", "gone", "timeout")  # refusals that pass by themselves
@@ -119,20 +120,54 @@ def read_token(run: Path | None, tenant: str) -> str | None:
 async def _attach(
     tenant: str, protocol: str, run: Path | None, token: str | None, *, resume: bool
 ) -> tuple[AsyncChannel, dict[str, Any], list[int]]:
+    return await _ask(run, {"verb": "attach", "tenant": tenant, "protocol": protocol, "resume": resume}, token)
+
+
+async def _ask(
+    run: Path | None, request: dict[str, Any], token: str | None, fds: Sequence[int] = ()
+) -> tuple[AsyncChannel, dict[str, Any], list[int]]:
+    """The first request on a new connection to chameliod: the connection, the result and its descriptors. Raises Refusal."""
     with connect(run) as blocking:
         sock = socket.socket(fileno=os.dup(blocking.sock.fileno()))
     channel = AsyncChannel(sock, max_fds=64, limit=1 << 22)
     proof = {"token": token} if token is not None else {}
     try:
-        await channel.send({"verb": "attach", "tenant": tenant, "protocol": protocol, "resume": resume, **proof})
-        about, fds = result_of(await channel.receive(), "chameliod")
+        await channel.send({**request, **proof}, fds)
+        about, received = result_of(await channel.receive(), "chameliod")
     except OSError as error:
         channel.close()
         raise Refusal("gone", f"chameliod has gone: {error}", "try again") from None
     except BaseException:
         channel.close()
         raise
-    return channel, about, fds
+    return channel, about, received
+
+
+async def migrate(
+    tenant: str, name: str, content: bytes, convert: Callable[[Migration], None], *, run: Path | None = None
+) -> Attachment:
+    """Let a version with other maps take the place of the running one: `convert` fills its maps. Raises Refusal.
+
+    Whatever `convert` raises, the old version runs on.
+    """
+    token = read_token(run, tenant)
+    about = {"tenant": tenant, "protocol": name}
+    fd = memfd("chamelio-object", content)
+    try:
+        channel, begun, fds = await _ask(run, {"verb": "migration.begin", **about}, token, [fd])
+    finally:
+        os.close(fd)
+    try:
+        migration = prepare(begun, fds, content)
+        close_all([fds.pop()])
+        attachment = Attachment(channel, run, token, begun, fds)
+        convert(migration)
+        migration.settle()
+        await attachment.call("migration.commit", **about)
+    except BaseException:
+        channel.close()  # which gives the migration up
+        raise
+    return attachment
 
 
 async def attach(tenant: str, protocol: str, *, run: Path | None = None) -> Attachment:

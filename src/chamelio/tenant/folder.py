@@ -6,6 +6,7 @@ ip_protocol = 17
 source = "udp.bpf.c"              # or: object = "udp.bpf.o"
 ports = [0, 65535]                # optional: destination ports that it takes
 slowpath = "slowpath:UdpSlowPath" # optional: module:Class, the module in the folder
+migrate = "migrate:migrate"       # optional: module:function that fills this version's maps from another's, see migration.py
 steer = "port"                    # optional: what decides which core a flow lives on, "flow" (default) or the local "port"
 """
 
@@ -38,6 +39,7 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True):
     object: str | None = None
     ports: tuple[int, int] = (0, 65535)
     slowpath: str | None = None
+    migrate: str | None = None
     steer: Literal["flow", "port"] = "flow"
 
 
