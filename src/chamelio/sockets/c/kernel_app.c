@@ -1,4 +1,5 @@
 /* The C library's functions over the kernel's UDP: the same applications without us. One socket; the path is not used. */
+#define _GNU_SOURCE
 #include "chamelio_app.h"
 
 #include <arpa/inet.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static int fail(struct cham_app *app, const char *what)
@@ -64,10 +66,16 @@ int cham_app_send(struct cham_app *app, int socket, uint32_t address, uint16_t p
     return sendto(app->context.fd, payload, len, 0, address ? (struct sockaddr *)&to : 0, address ? sizeof to : 0) == (ssize_t)len;
 }
 
+void cham_context_wait_ns(struct cham_context *c, uint64_t ns)
+{
+    struct pollfd watched = {c->fd, POLLIN, 0};
+    struct timespec time = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    ppoll(&watched, 1, &time, 0);
+}
+
 void cham_app_wait(struct cham_app *app, int milliseconds)
 {
-    struct pollfd watched = {app->context.fd, POLLIN, 0};
-    poll(&watched, 1, milliseconds);
+    cham_context_wait_ns(&app->context, (uint64_t)milliseconds * 1000000u);
 }
 
 int cham_app_alive(struct cham_app *app)
