@@ -215,3 +215,49 @@ def test_verify_of_what_is_no_object_says_so(cham: Run, tmp_path: Path) -> None:
 def test_explain_knows_the_codes(cham: Run) -> None:
     assert "packet" in cham("explain", "v102").out
     assert cham("explain", "V999").exit == 2
+
+
+def test_versions_costs_and_memory_are_shown_and_rolled_back(run: Run, tmp_path: Path) -> None:
+    run("tenant", "add", "a", "--address", "10.0.0.2")
+    for version in (1, 2):
+        run("protocol", "load", "a", object_file(tmp_path / "echo.o", version=version), "--ip-protocol", "17")
+    run("protocol", "load", "a", object_file(tmp_path / "echo.o", reject=True), "--ip-protocol", "17")
+    heads, line = (text.split() for text in run("protocol", "list").out.splitlines())
+    assert heads == [
+        "TENANT",
+        "NAME",
+        "VERSION",
+        "STATE",
+        "AGENT",
+        "IP_PROTOCOL",
+        "ADDRESS",
+        "MODE",
+        "INSTRUCTIONS",
+        "COLD",
+        "WARM",
+        "MEMORY",
+    ]
+    assert line[:4] == ["a", "echo", "2", "loaded"] and line[-3:-1] == ["rx=10", "rx=5"]
+    shown = run("protocol", "show", "a", "echo").out
+    assert "per_flow_bytes: " in shown and "slow_path: state=ok" in shown
+    rows = [text.split() for text in shown.splitlines()]
+    assert ["rx", "10", "5"] in rows and ["values", "array", "16", "8", "yes"] in rows
+    assert [row[1] for row in rows if row and row[0] in "123" and len(row) > 5] == ["earlier", "running", "refused"]
+    back = run("protocol", "rollback", "a", "echo")
+    assert back.exit == 0 and back.out == "echo of a: rolled back (version 1, was 2)\n"
+    assert run("protocol", "rollback", "a", "echo", "2", "-o", "json").json["version"] == 2
+    assert run("protocol", "rollback", "a", "echo", "3").exit == 1
+    assert "never run: rejected" in run("protocol", "rollback", "a", "echo", "3").err
+
+
+def test_every_quota_has_an_option_and_is_shown(run: Run) -> None:
+    from chamelio.host.quotas import KINDS
+
+    words = [word for i, name in enumerate(KINDS) for word in (f"--{name}-quota", str(1000 + i))]
+    assert run("tenant", "add", "a", "--address", "10.0.0.2", *words).exit == 0
+    shown = run("tenant", "show", "a", "-o", "json").json["quotas"]
+    assert [shown[name]["limit"] for name in KINDS] == list(range(1000, 1000 + len(KINDS)))
+    changed = run("tenant", "set", "a", "--flows-quota", "7", "--weight", "5").out
+    assert "weight: 5" in changed and "flows: 0 of 7 map entries" in changed
+    assert "memory: 0 of 1000 bytes" in run("tenant", "show", "a").out
+    assert run("tenant", "set", "a", "--flows-quota", "-1").exit == 2
