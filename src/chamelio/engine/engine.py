@@ -541,7 +541,12 @@ class Engine:
 
     def next_deadline(self) -> int | None:
         """Virtual time: when something will be due that no packet announces (timers, paced sends, neighbours, faults), in ns."""
-        due = [self.image.call["cham_next_due"](m.base) for i in self._instances.values() for m in i.memory.cores]
+        next_due = self.image.call["cham_next_due"]
+        due = [
+            next_due(core.address, memory.base)
+            for instance in self._instances.values()
+            for core, memory in zip(self.cores, instance.memory.cores, strict=True)
+        ]
         for _, port, structures in self._ports.values():
             for part, s in zip(reversed(port.chain), structures, strict=True):
                 if part.kind == "fault":

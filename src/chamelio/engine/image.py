@@ -29,7 +29,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {  # result, arguments
     "cham_command": (None, ctypes.c_void_p),
     "cham_core_init": (None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32),
     "cham_instance_init": (None, ctypes.c_void_p, ctypes.c_uint32),
-    "cham_next_due": (ctypes.c_uint64, ctypes.c_void_p),
+    "cham_next_due": (ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p),
     "cham_fault_due": (ctypes.c_uint64, ctypes.c_void_p),
     "cham_cycles": (ctypes.c_uint64,),
 }

@@ -370,18 +370,20 @@ void cham_core_init(struct cham_core *core, struct cham_frame *frames, u32 *free
 }
 
 /* Virtual time: when the earliest id of an instance's wheels comes due (ns), or ~0. */
-u64 cham_next_due(struct cham_instance *inst)
+u64 cham_next_due(const struct cham_core *core, struct cham_instance *inst)
 {
     u64 due = ~0ull;
     for (u32 i = 0; i < inst->n_maps; i++) {
         const struct cham_map *m = inst->maps + i;
-        if (m->kind != CHAM_MAP_TX && m->kind != CHAM_MAP_TIMER)
+        if (!wheel_runs(core, inst, m))
             continue;
         const struct wheel_node *nodes = (const struct wheel_node *)(instance_base(inst) + m->keys);
         for (u32 k = 0; k < m->max_entries; k++) {
-            u64 tick = ((nodes[k].when >> WHEEL_TICK_SHIFT) + 1) << WHEEL_TICK_SHIFT, when = nodes[k].slot == NODE_QUEUED ? 0 : tick;
-            if (nodes[k].slot != NODE_IDLE && when < due)
-                due = when;
+            u64 tick = nodes[k].when >> WHEEL_TICK_SHIFT, never = tick == ~0ull >> WHEEL_TICK_SHIFT; /* the end of time does not wrap */
+            if (nodes[k].slot == NODE_QUEUED)
+                due = 0;
+            else if (nodes[k].slot != NODE_IDLE && !never && (tick + 1) << WHEEL_TICK_SHIFT < due)
+                due = (tick + 1) << WHEEL_TICK_SHIFT;
         }
     }
     return due;

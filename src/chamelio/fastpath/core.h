@@ -265,6 +265,7 @@ struct cham_core {
 #define COST_WAKEUP 600
 #define COST_RAW_PACKET 400
 #define COST_HANDOVER 60
+#define COST_WHEEL_MOVE 40     /* an id that goes from the second level of a wheel to the first */
 #define COST_CHECKSUM_BYTES 4 /* bytes of a checksum that a cycle sums up */
 
 /* What the provider may at most spend on a packet or a turn for a tenant, cold: part of what a turn may be charged. */
@@ -292,6 +293,13 @@ CHAM_INLINE u64 core_stamp(struct cham_core *core)
 }
 
 CHAM_INLINE u8 *instance_base(struct cham_instance *inst) { return (u8 *)inst; }
+
+/* Whether a map is a wheel whose ids come due: not of an instance out of service, nor without the handler. */
+CHAM_INLINE u32 wheel_runs(const struct cham_core *core, const struct cham_instance *inst, const struct cham_map *m)
+{
+    const struct cham_unit *unit = core->units[inst->unit];
+    return inst->state == CHAM_INSTANCE_ACTIVE && ((m->kind == CHAM_MAP_TX && unit->tx) || (m->kind == CHAM_MAP_TIMER && unit->timer));
+}
 
 /* ---- the parts, in the order in which a packet meets them ----------------------------------------------------- */
 

@@ -288,24 +288,35 @@ CHAM_INLINE u32 wheel_advance(struct wheel *w, struct wheel_node *nodes, u64 now
     return 1;
 }
 
-/* When the next occupied slot is to be looked at (ns), or ~0. */
+/* The next number, `from` or more, whose slot of a level is occupied, or ~0. */
+CHAM_INLINE u64 wheel_occupied(const u64 level[WHEEL_SLOTS / 64], u64 from)
+{
+    for (u64 at = from; at < from + WHEEL_SLOTS; at = (at | 63) + 1) {
+        u64 word = level[at % WHEEL_SLOTS / 64] >> at % 64;
+        if (word)
+            return at + (u64)__builtin_ctzll(word);
+    }
+    return ~0ull;
+}
+
+/* When the next occupied slot is to be looked at (ns), or ~0: one of the first level when its tick has passed, one of the second
+ * when the first tick of its revolution has, for what moves up then may be due in that tick. */
 CHAM_INLINE u64 wheel_due(const struct wheel *w)
 {
     if (!w->armed)
         return ~0ull;
     if (w->head[NODE_EXPIRING] != CHAM_NONE || w->head[NODE_QUEUED] != CHAM_NONE)
         return 0;
-    for (u64 tick = w->tick; tick < w->tick + WHEEL_SLOTS; tick = (tick | 63) + 1) {
-        u64 word = w->occupied[tick % WHEEL_SLOTS / 64] >> tick % 64;
-        if (word)
-            return (tick + (u64)__builtin_ctzll(word) + 1) << WHEEL_TICK_SHIFT;
-    }
-    return (w->tick / WHEEL_SLOTS + 1) * WHEEL_SLOTS << WHEEL_TICK_SHIFT; /* the second level moves up then */
+    u64 tick = wheel_occupied(w->occupied, w->tick);
+    u64 turn = wheel_occupied(w->occupied + WHEEL_SLOTS / 64, (w->tick + WHEEL_SLOTS - 1) / WHEEL_SLOTS);
+    if (turn != ~0ull && turn * WHEEL_SLOTS < tick)
+        tick = turn * WHEEL_SLOTS;
+    return (tick + 1) << WHEEL_TICK_SHIFT;
 }
 
-/* The next id whose tick has passed, or CHAM_NONE; *budget limits how many ids and revolutions are looked at. An id is never
- * early, and one tick late at most when the budget suffices. */
-CHAM_INLINE u32 wheel_next(struct wheel *w, struct wheel_node *nodes, u64 now, u32 *budget)
+/* The next id whose tick has passed, or CHAM_NONE; *budget limits how many ids and revolutions are looked at, *moved counts the
+ * ids that only moved up. An id is never early, and one tick late at most when the budget suffices. */
+CHAM_INLINE u32 wheel_next(struct wheel *w, struct wheel_node *nodes, u64 now, u32 *budget, u32 *moved)
 {
     u64 now_tick = now >> WHEEL_TICK_SHIFT;
     while (w->armed && *budget) {
@@ -328,6 +339,7 @@ CHAM_INLINE u32 wheel_next(struct wheel *w, struct wheel_node *nodes, u64 now, u
         if (when <= now)
             return id;
         wheel_link(w, nodes, id, when);
+        ++*moved;
     }
     return CHAM_NONE;
 }

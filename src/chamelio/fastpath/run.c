@@ -62,11 +62,11 @@ static u64 next_due(const struct cham_core *core)
         for (u32 i = core->tenants[core->active[t]].instances; i != CHAM_NONE; i = core->instances[i]->next) {
             struct cham_instance *inst = core->instances[i];
             for (u32 k = 0; k < inst->n_maps; k++)
-                if (inst->maps[k].kind == CHAM_MAP_TX || inst->maps[k].kind == CHAM_MAP_TIMER)
+                if (wheel_runs(core, inst, inst->maps + k))
                     due = earlier(due, wheel_due((const struct wheel *)(instance_base(inst) + inst->maps[k].index)));
         }
     for (u32 i = 0; i < CHAM_MAX_PORTS; i++)
-        for (const struct cham_port *p = core->ports[i]; p; p = p->inner)
+        for (const struct cham_port *p = core->ports[i]; p && p->core == core->index; p = p->inner)
             if (p->ops == &cham_fault_ops)
                 due = earlier(due, cham_fault_due(p));
     return due;

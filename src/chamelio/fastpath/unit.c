@@ -163,17 +163,18 @@ CHAM_INLINE u32 unit_due(struct cham_core *core, struct cham_instance *inst, con
     struct wheel_node *nodes = (struct wheel_node *)(base + m->keys);
     struct cham_turn t;
     struct cham_outcome o;
-    u32 n = 0, budget = max, id;
+    u32 n = 0, moved = 0, budget = max, id;
     begin(&t, &o, core, inst);
-    while ((id = wheel_next(w, nodes, core->now, &budget)) != CHAM_NONE) {
+    while ((id = wheel_next(w, nodes, core->now, &budget, &moved)) != CHAM_NONE) {
         begin_empty(&t);
         t.ctx.id = id;
         settle(&t, &o, hook == CHAM_TXDUE ? cham_handler_tx(&t) : cham_handler_timer(&t), hook);
         n++;
     }
+    charge(core, (u64)moved * COST_WHEEL_MOVE);
     if (n)
         finish(core, inst, &o, hook, n);
-    return n;
+    return n + moved; /* whoever sets ids far ahead pays for their way here, too */
 }
 
 static u32 unit_tx(struct cham_core *core, struct cham_instance *inst, u32 max)
