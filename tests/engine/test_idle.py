@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -75,6 +77,20 @@ def test_an_idle_engine_uses_less_than_a_fiftieth_of_a_core(rig: Rig) -> None:
     time.sleep(IDLE_S)
     used = time.process_time() - before
     assert used / IDLE_S < 0.02, f"{used / IDLE_S:.1%} of a core"
+    assert echo(rig) < 0.1
+
+
+def test_who_rings_for_nothing_does_not_keep_a_core_awake(rig: Rig) -> None:
+    (instance,) = rig.engine.instances()
+    fd = os.dup(instance.wake_fds[0])
+    time.sleep(0.05)
+    rounds, end = int(rig.engine.counters()["rounds"]), time.monotonic() + 0.5
+    while time.monotonic() < end:
+        with contextlib.suppress(BlockingIOError):
+            os.write(fd, bytes(1 << 16))
+        time.sleep(100e-6)
+    os.close(fd)
+    assert int(rig.engine.counters()["rounds"]) - rounds < 20_000, "a few each 0.4 ms, not one after the other"
     assert echo(rig) < 0.1
 
 

@@ -176,11 +176,12 @@ class Engine:
         with self._lock:
             if index not in self._ports:
                 raise EngineError(f"there is no port {index}")
+            _, port, structures = self._ports[index]
+            if port.fd is not None:  # as with an instance's bells
+                self.cores[int(structures[0]["core"][0])].unwatch(port.fd)
             self._remove_routes(index)
             self._command("REMOVE_PORT", f"port {index}", index)
-            _, port, structures = self._ports.pop(index)
-            if port.fd is not None:
-                self.cores[int(structures[0]["core"][0])].unwatch(port.fd)
+            del self._ports[index]
             self._settle_sleep()
             self._port_states.pop(index, None)
             port.close()
@@ -482,9 +483,9 @@ class Engine:
         """Stop an instance and free its memory; packets that wait for it are dropped and counted."""
         with self._lock:
             instance = self._instance(index)
-            self._command("REMOVE_INSTANCE", f"instance {index}", index)
             for core, bell in zip(self.cores, instance.core_bells, strict=True):
-                core.unwatch(bell.fd)
+                core.unwatch(bell.fd)  # before the command: after it no core is about to empty a bell that is closed
+            self._command("REMOVE_INSTANCE", f"instance {index}", index)
             del self._instances[index]
             instance.close()
 

@@ -23,7 +23,7 @@
 #define NAP_MAX_NS 800000  /* so whatever comes is seen within a millisecond */
 #define SLEEP_MAX_NS 100000000
 #define SLEEP_MIN_NS 100000 /* what is due earlier is waited for by naps */
-#define DRAIN_BYTES 512
+#define DRAIN_BYTES 4096
 
 static void ask_instance(struct cham_instance *inst, u32 ring)
 {
@@ -83,8 +83,9 @@ static void drain_bells(struct cham_core *core)
             continue; /* somebody has taken it already */
 }
 
-/* Until somebody rings or something is due. Returns whether there was something to do before that. */
-static u32 sleep_until_rung(struct cham_core *core)
+/* Until somebody rings or something is due. Returns whether there was something to do before that. Anybody can ring for nothing,
+ * as often as he likes: so before it sleeps again, a core that was rung naps, unless the next round finds something to do. */
+static u32 sleep_until_rung(struct cham_core *core, struct timespec *nap)
 {
     ask(core, 1);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -94,8 +95,10 @@ static u32 sleep_until_rung(struct cham_core *core)
         u64 ns = earlier(due - now, SLEEP_MAX_NS);
         struct timespec limit = {0, (long)ns};
         struct pollfd watched = {core->watched, POLLIN, 0};
-        if (ppoll(&watched, 1, &limit, 0) > 0)
+        if (ppoll(&watched, 1, &limit, 0) > 0) {
             drain_bells(core);
+            nap->tv_nsec = NAP_MAX_NS / 2;
+        }
     }
     ask(core, 0);
     return work;
@@ -110,7 +113,7 @@ static void idle(struct cham_core *core, struct timespec *nap)
     if (nap->tv_nsec < NAP_MAX_NS || !__atomic_load_n(&core->may_sleep, __ATOMIC_RELAXED)) {
         nanosleep(nap, 0);
         nap->tv_nsec = nap->tv_nsec < NAP_MAX_NS / 2 ? 2 * nap->tv_nsec : NAP_MAX_NS;
-    } else if (sleep_until_rung(core)) {
+    } else if (sleep_until_rung(core, nap)) {
         nap->tv_nsec = NAP_NS;
         return; /* what it did is accounted for */
     }

@@ -210,10 +210,13 @@ class WirePort(Port):
         with contextlib.suppress(OSError):  # nobody is there, or it does not sleep
             if known >= 0 and os.fstat(known).st_ino == path.stat().st_ino:
                 return
-            self.state["bell"] = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            found = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            if known >= 0:  # under the same number: a core may be about to write to it
+                os.dup2(found, known, inheritable=False)
+                os.close(found)
+            else:
+                self.state["bell"] = found
             self.memory.rings[ENDS.index(self.end)]["rings"] = 1
-            if known >= 0:
-                os.close(known)
 
     @property
     def wakes(self) -> bool:
