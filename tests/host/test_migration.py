@@ -75,6 +75,15 @@ def host(request: pytest.FixtureRequest) -> Iterator[Counting]:
         host.peer.close()
 
 
+@pytest.fixture(scope="module")
+def steady() -> Iterator[Counting]:
+    """One for all tests that change nothing."""
+    with Counting("--port=w0=wire:w0:a", "--route=10.0.0.0/24=w0") as host:
+        host.set_up()
+        yield host
+        host.peer.close()
+
+
 @pytest.mark.fault(17)
 @pytest.mark.parametrize("host", [1, 2], indirect=True, ids=["one core", "two cores"])
 def test_values_keys_and_waiting_packets_are_carried_over(host: Counting) -> None:
@@ -121,7 +130,8 @@ def agent_command(*words: str) -> list[str]:
 
 @pytest.mark.fault(17)
 @pytest.mark.parametrize(("how", "says"), [("throws", "half way"), ("dies", ""), ("hangs", "")])
-def test_a_migration_that_fails_leaves_the_old_version_running(host: Counting, how: str, says: str) -> None:
+def test_a_migration_that_fails_leaves_the_old_version_running(steady: Counting, how: str, says: str) -> None:
+    host = steady
     assert host.echo(10) == 10
     before = host.shown()
     host._environment["MIGRATION"] = how
@@ -148,7 +158,8 @@ def test_a_migration_that_fails_leaves_the_old_version_running(host: Counting, h
 
 
 @pytest.mark.fault(17)
-def test_a_daemon_that_dies_in_a_migration_leaves_the_old_version_running(host: Counting) -> None:
+def test_a_daemon_that_dies_in_a_migration_leaves_the_old_version_running(steady: Counting) -> None:
+    host = steady
     host._environment["MIGRATION"] = "hangs"
     agent = host.start(*agent_command("red", NEW, "--migrate"), ready=False)
     assert wait_until(lambda: len(host.engine()["instances"]) == 2)
@@ -161,7 +172,8 @@ def test_a_daemon_that_dies_in_a_migration_leaves_the_old_version_running(host: 
     kill(agent)
 
 
-def test_a_protocol_without_a_migration_says_so(host: Counting) -> None:
+def test_a_protocol_without_a_migration_says_so(steady: Counting) -> None:
+    host = steady
     agent = host.start(*agent_command("red", "udp", "--name", "counter", "--migrate"), ready=False)
     agent.final(10.0)
     assert "brings no migration" in agent.errors()
