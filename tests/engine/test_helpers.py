@@ -10,7 +10,7 @@ import pytest
 
 from chamelio.engine import abi
 from chamelio.jit import layout
-from virtual import Net, Tenant, address, checksum, udp
+from virtual import Net, Tenant, address, checksum, udp, unit
 
 A, B = "10.0.0.1", "10.0.0.2"
 MS = 1_000_000
@@ -62,6 +62,11 @@ def test_layouts_that_python_repeats_are_those_of_c() -> None:
     assert abi.dtype("hash_bucket").itemsize == layout.LINE
     assert abi.dtype("cham_instance").itemsize <= layout.INSTANCE_HEAD
     assert abi.dtype("cham_raw").itemsize * 64 + layout.RING_HEADER == layout.RAW_RING
+
+
+@pytest.mark.parametrize("handlers", ["toolbox", "pools"])
+def test_handlers_that_are_compiled_alone_find_all_helpers(box: Box, handlers: str) -> None:
+    box.host.load_unit(unit(handlers, mode="separate"))
 
 
 # ---- second packets -------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from chamelio.jit import modules
 from chamelio.jit.layout import DATA, RING_IN, TIMER, TX, Layout
 from chamelio.jit.lift import Environment, lift
 from chamelio.verify import Proof
+from chamelio.verify.catalogue import HELPERS
 
 HOOKS = ("rx", "ring", "tx", "timer")
 INIT = "cham_unit_init"
@@ -153,7 +154,7 @@ def separate(proofs: list[Proof], obj: Object, layout: Layout, *, virtual: bool,
         f"  %f = load volatile ptr, ptr @cham_pointer_{hook}\n  %v = call i64 %f(ptr %turn)\n  ret i64 %v\n}}\n"
         for hook in hooks
     )
-    kept = [INIT, *(f"cham_h_cham_{name}" for name in (*_HOT_HELPERS, "update", "delete", "schedule", "cancel", "pace"))]
+    kept = [INIT, *(f"cham_h_{helper.name}" for helper in HELPERS.values() if helper.chamelio)]
     loops = modules.link(
         [
             modules.provider_text("unit.c"),
