@@ -113,6 +113,49 @@ def test_a_full_ring_between_cores_drops_by_reason_and_leaks_nothing() -> None:
         assert runs_of(net, 1, tenant) + sum(n for r, n in tenant.drops().items() if r != "handover_full") >= 512
 
 
+def flood(net: Any, to: str, packets: int) -> None:
+    """Packets for a flow of the second core, which does not run."""
+    sport = next(p for p in itertools.count(1000) if owner(2, p) == 1)
+    for i in range(packets):
+        net.order(to, "e", sport=sport)
+        if i % 50 == 49 or i == packets - 1:
+            net.world.now += 1000
+            net.host.cores[0].step(net.world.now)
+
+
+def test_who_fills_a_ring_between_cores_leaves_room_for_others() -> None:
+    with Net(cores=2) as net:
+        greedy = Tenant(net.host, A)
+        other = Tenant(net.host, B, unit_index=greedy.unit)
+        net.run()
+        flood(net, A, 700)
+        flood(net, B, 100)
+        assert greedy.drops()["handover_full"] > 0 and other.drops() == {}
+        for _ in range(30):
+            net.run(100_000)
+        assert runs_of(net, 1, other) == 100
+        flood(net, A, 400)
+        assert greedy.drops()["handover_full"] == 700 - 512, "what was taken makes room again"
+        for _ in range(30):
+            net.run(100_000)
+        assert net.host.count_frames()["waiting"] == 0
+
+
+def test_what_is_on_its_way_to_a_port_does_not_leave_by_its_successor_in_another_network() -> None:
+    with Net(cores=2) as net:
+        tenant = Tenant(net.host, A)
+        net.run()
+        flood(net, A, 20)
+        net.world.now += 1000
+        net.host.cores[1].step(net.world.now)  # its answers are on their way to the first core
+        net.host.remove_port(net.port)
+        _, successor = net.world.peer(net.host, network=5)
+        net.run(100_000)
+        assert successor.receive() == []
+        assert tenant.drops() == {"port_down": 20}
+        assert net.host.count_frames()["waiting"] == 0
+
+
 def runs_of(net: Any, core: int, tenant: Tenant) -> int:
     return int(net.host._counters[core]["instances"][tenant.instance.index]["hooks"]["runs"][0])
 

@@ -9,10 +9,11 @@ static void hand_over(struct cham_core *core, u32 to, struct cham_frame *f, stru
     struct cham_handover *h = core->to[to];
     struct cham_instance *inst = slot.instance == CHAM_NONE ? 0 : core->instances[slot.instance];
     charge(core, COST_HANDOVER);
-    if (unlikely(h->prod - h->reclaimed == HANDOVER_SLOTS))
+    if (unlikely(!handover_room(h, slot.tenant)))
         handover_reclaim(core, h);
-    if (unlikely(h->prod - h->reclaimed == HANDOVER_SLOTS))
+    if (unlikely(!handover_room(h, slot.tenant)))
         return cham_drop(core, inst, slot.tenant, f, CHAM_DROP_HANDOVER_FULL);
+    ++*handover_held(h, slot.tenant);
     slot.frame = f;
     h->slots[h->prod % HANDOVER_SLOTS] = slot;
     publish_u32(&h->prod, h->prod + 1);
@@ -44,7 +45,7 @@ static void take(struct cham_core *core, const struct handover_slot *slot, struc
     struct cham_port *port = core->ports[slot->port];
     if (slot->tenant != CHAM_NONE)
         core->tenants[slot->tenant].burst_packets++;
-    if (unlikely(!port || port->core != core->index))
+    if (unlikely(!port || port->core != core->index || port->network != slot->network)) /* it has gone, or another has its number */
         return cham_drop(core, inst, slot->tenant, f, CHAM_DROP_PORT_DOWN);
     cham_neighbour_send(core, port, inst, slot->next_hop, f);
 }
