@@ -1,4 +1,4 @@
-"""Reads instruction vectors in the bpf_conformance format and runs them in the reference interpreter."""
+"""Reads instruction vectors in the bpf_conformance format."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from pathlib import Path
 
 from chamelio.bpf.asm import assemble
 from chamelio.bpf.insn import Insn, decode
-from chamelio.bpf.interp import Interpreter, Memory
-
-MEM_ADDRESS = 0x10_0000
-UNWIND = 5  # the suite's only helper: it returns its argument
 
 
 @dataclass(frozen=True)
@@ -42,11 +38,3 @@ def parse(name: str, text: str) -> Vector:
 
 def load(folder: Path) -> list[Vector]:
     return [parse(path.stem, path.read_text()) for path in sorted(folder.glob("*.data"))]
-
-
-def run(vector: Vector) -> int:
-    memory = Memory()
-    if vector.mem:
-        memory.map(MEM_ADDRESS, bytearray(vector.mem), name="mem")
-    interpreter = Interpreter(vector.insns, memory=memory, helpers={UNWIND: lambda _, a, *rest: a}, max_steps=50_000)
-    return interpreter.run(MEM_ADDRESS if vector.mem else 0, len(vector.mem))

@@ -6,12 +6,14 @@ import pytest
 
 from chamelio.bpf.asm import assemble
 from chamelio.bpf.object import Object, Program
-from chamelio.jit.lift import lift
+from chamelio.jit.lift import Environment, lift
 from chamelio.verify import Proof, verify_program
-from jit.native import PLAIN
 from verify.suite import MAPS
 
-HARD = PLAIN.__class__(**{**PLAIN.__dict__, "harden": True, "map_symbols": [m.name for m in MAPS], "data_offsets": {8: 0, 9: 64}})
+HARD = Environment(
+    core_offset=0, instance_offset=0, vcycles_offset=0, count=False, harden=True,
+    data_offsets={8: 0, 9: 64}, map_symbols=[m.name for m in MAPS],
+)  # fmt: skip
 HIDDEN = 'asm ""'  # what makes a mask depend on its operand alone (lift.py)
 
 LOOKUP = """

@@ -435,3 +435,21 @@ class Interpreter:
         self.defined &= ~ARGUMENTS
         self._set(0, result)
         self.pc += 1
+
+
+# ---- bare programs -----------------------------------------------------------------------------------------------
+
+IDENTITY = 5  # the one helper of bare programs: it returns its first argument
+BARE_MEMORY = 0x10_0000
+
+
+def run_bare(insns: Sequence[Insn], mem: bytearray, max_steps: int = 1_000_000) -> int:
+    """r0 of a program without a world: r1 points to `mem` (changed in place; 0 if it is empty), r2 is its length.
+
+    Raises Fault, and BpfFormatError for what is no program.
+    """
+    memory = Memory()
+    if mem:
+        memory.map(BARE_MEMORY, mem, name="mem")
+    interpreter = Interpreter(insns, memory=memory, helpers={IDENTITY: lambda _, a, *rest: a}, max_steps=max_steps)
+    return interpreter.run(BARE_MEMORY if mem else 0, len(mem))

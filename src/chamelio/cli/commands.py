@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from chamelio import __version__
-from chamelio.cli import daemon, protocol, stats, tenant, trace
+from chamelio.cli import bpf, daemon, protocol, stats, tenant, trace
 from chamelio.cli.common import Group, Settings, common
 from chamelio.cli.output import fields
 from chamelio.messages import Refusal
@@ -87,6 +87,7 @@ for command in (
     protocol.verify,
     stats.stats,
     trace.trace,
+    bpf.bpf,
     demo,
     bench,
     explain,
