@@ -26,7 +26,7 @@ CHAM_INLINE u64 take_ack(struct chamelio_ctx *ctx, struct session *s, struct slo
     }
     set_sent(s, sl, sent, acked);
     if (fresh && !s->server) {
-        if (!sl->tries && !sl->backoff)
+        if (fresh & 1 && !sl->backoff)
             take_rtt(s, ctx->now - sl->sent_at);
         sl->tries = 0;
         sl->backoff = 0;
@@ -111,6 +111,7 @@ CHAM_INLINE u64 take_response(struct chamelio_ctx *ctx, struct session *s, struc
         sl->rx_len = length;
     if (length != sl->rx_len)
         return CHAM_ERROR(BAD_SEGMENT);
+    u32 first_word = !(sl->acked & 1) && !sl->backoff;
     set_sent(s, sl, all_segments(sl->tx_len), all_segments(sl->tx_len)); /* who answers has the whole request */
     s->pending &= ~(1u << slot);
     if (s->pending)
@@ -126,7 +127,7 @@ CHAM_INLINE u64 take_response(struct chamelio_ctx *ctx, struct session *s, struc
             }
             sl->state = IDLE;
             cham_cancel(&timers, id);
-            if (!before && !sl->backoff)
+            if (first_word)
                 take_rtt(s, ctx->now - sl->sent_at);
         } else {
             sl->tries = 0;
@@ -204,6 +205,8 @@ CHAM_INLINE u32 build_next(struct chamelio_ctx *ctx, struct session *s, struct r
         s->pending = pending & ~(1u << slot);
     if (!sl || !left)
         return 1;
+    if (bit == 1)
+        sl->sent_at = ctx->now;
     set_sent(s, sl, sl->sent | bit, sl->acked);
     a->packets++;
     a->retransmitted += (sl->resent & bit) != 0;
@@ -251,10 +254,24 @@ CHAM_HANDLER(timer)
             cham_schedule(&timers, id, ctx->now + RING_FULL_NS);
             return CHAM_DONE;
         }
-        set_sent(s, sl, 0, 0);
+            set_sent(s, sl, 0, 0);
         s->pending &= ~(1u << slot);
         sl->state = IDLE;
         return CHAM_DONE;
+    }
+    u64 missing = all_segments(sl->tx_len) & ~sl->acked;
+    if (missing && sl->sent == sl->acked) { /* nothing is lost: it has its turn when credits allow, and those who hold them have timers */
+        set_timer(ctx, s, sl, id);
+        if (s->under_way < s->credit)
+            make_due(ctx, s, session, 0);
+        return CHAM_DONE;
+    }
+    if (!missing) {
+        if (ctx->now < s->probe_at) {
+            cham_schedule(&timers, id, s->probe_at + (u32)cham_random(ctx) % WORK_NS);
+            return CHAM_DONE;
+        }
+        s->probe_at = ctx->now + PROBE_GAP_NS;
     }
     sl->tries++;
     if (sl->backoff < BACKOFF_MAX)
@@ -262,7 +279,6 @@ CHAM_HANDLER(timer)
     set_timer(ctx, s, sl, id);
     a->packets++;
     a->retransmitted++;
-    u64 missing = all_segments(sl->tx_len) & ~sl->acked;
     if (!missing)
         return send_ack(ctx, s, slot, sl->number, ASK | PROBE, sl->have);
     u32 segment = lowest_bit(missing);
@@ -306,6 +322,7 @@ CHAM_INLINE u64 open_session(struct chamelio_ctx *ctx, const struct rpc_entry *e
     s->under_way = 0;
     s->credit = CREDIT_MIN;
     s->pass = 0;
+    s->probe_at = 0;
     s->srtt = 0;
     s->rttvar = 0;
     a->open = 1;
@@ -378,6 +395,9 @@ CHAM_HANDLER(ring)
         sl->tries = 0;
         sl->backoff = 0;
         sl->sent_at = ctx->now;
+        sl->acked = 0;
+        sl->sent = 0;
+        sl->tx_len = len;
         set_timer(ctx, s, sl, id);
     } else if (kind == RPC_REPLY && s->server) {
         if (sl->state != EXECUTING || number != sl->number)

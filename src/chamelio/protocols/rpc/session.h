@@ -21,6 +21,9 @@
 #define RTO_INITIAL 5000000u
 #define RTO_MIN 500000u
 #define RTO_MAX 500000000u
+#define RTO_SPREAD_MAX 5000000u  /* beyond twice the round trip */
+#define WORK_NS 10000000u        /* how much later a server that has the whole request is asked for the answer, */
+#define PROBE_GAP_NS 200000u     /* and how long after another request of the session, or a crowd of them would ask at once */
 #define RTT_MAX 1000000000u
 #define TRIES 14
 #define BACKOFF_MAX 12
@@ -30,7 +33,7 @@
 /* How many segments all senders together may have under way to a core: with as many ACKs of what it sends itself, what its backlog
  * holds. */
 #ifndef RPC_CREDITS
-#define RPC_CREDITS 128u
+#define RPC_CREDITS 96u
 #endif
 #define CREDIT_MIN 2u
 #define CREDIT_MAX 64u
@@ -74,6 +77,7 @@ struct session {
     u32 credit;    /* how many of these the peer allows */
     u32 pass;      /* 1: one more than that, so that a lost ACK stops nothing for ever */
     u32 srtt, rttvar;
+    u64 probe_at; /* not before then */
 };
 
 struct slot {
@@ -180,15 +184,18 @@ CHAM_INLINE void make_due(struct chamelio_ctx *ctx UNUSED, struct session *s, u3
     cham_pace(&paced, session, gap);
 }
 
+/* RFC 6298, but a few late answers of a host that was busy do not make it long: a probe too many costs little. */
 CHAM_INLINE u32 rto_of(const struct session *s)
 {
-    u32 rto = s->srtt ? s->srtt + 4 * s->rttvar : RTO_INITIAL;
+    u32 spread = 4 * s->rttvar, most = s->srtt + RTO_SPREAD_MAX;
+    u32 rto = s->srtt ? s->srtt + (spread < most ? spread : most) : RTO_INITIAL;
     return rto < RTO_MIN ? RTO_MIN : rto < RTO_MAX ? rto : RTO_MAX;
 }
 
 CHAM_INLINE void set_timer(struct chamelio_ctx *ctx UNUSED, const struct session *s, const struct slot *sl, u32 id)
 {
-    u64 after = (u64)rto_of(s) << (sl->backoff & 15);
+    u32 working = sl->acked == all_segments(sl->tx_len) && !sl->have;
+    u64 after = (u64)(rto_of(s) + (working ? WORK_NS : 0)) << (sl->backoff & 15);
     cham_schedule(&timers, id, ctx->now + (after < RTO_MAX ? after : RTO_MAX));
 }
 
