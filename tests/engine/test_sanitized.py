@@ -21,9 +21,20 @@ from chamelio.jit.layout import DATA, RING_IN, TIMER, TX, Layout, make_layout
 
 HERE = Path(__file__).parent
 HOSTILE = HERE / "hostile"
+HANDLERS = HERE.parent / "handlers"
 PROTOCOLS = {
-    "naughty": HERE.parent / "handlers" / "naughty.bpf.c",
+    "naughty": HANDLERS / "naughty.bpf.c",
     "udp": toolchain.PACKAGE / "protocols" / "udp" / "udp.bpf.c",
+    "toolbox": HANDLERS / "toolbox.bpf.c",
+    "pools": HANDLERS / "pools.bpf.c",
+}
+SMALL_NUMBERS = "".join(f"\\{n}" for n in range(8))
+# what the first byte of a datagram, and the first of a ring's entry, can tell a handler
+ORDERS = {
+    "naughty": ("evxpslqdgrtah", SMALL_NUMBERS),
+    "udp": ("e", SMALL_NUMBERS),
+    "toolbox": ("encCwo", "rhsxpEzZ"),
+    "pools": ("e", "oooccswfFS"),
 }
 CONTEXTS = 4
 # the time stamp counter under the name that gcc knows
@@ -55,7 +66,7 @@ def _bytes(symbol: str, content: bytes) -> str:
     return f"const unsigned char {symbol}[] __attribute__((aligned(64))) = {{{values}}};\n"
 
 
-def glue(layout: Layout, hooks: set[str], *, hardening: bool) -> dict[str, str]:
+def glue(protocol: str, layout: Layout, hooks: set[str], *, hardening: bool) -> dict[str, str]:
     """What the joint compiler makes in IR, in C: the maps' descriptors, the build's constants, the way to the handlers."""
     feeds = {"ring": RING_IN, "tx": TX, "timer": TIMER}
     kinds = {m.kind for m in layout.maps}
@@ -81,6 +92,8 @@ def glue(layout: Layout, hooks: set[str], *, hardening: bool) -> dict[str, str]:
 #define IP_PROTOCOL 17
 #define ADDRESS 0x0100000au /* 10.0.0.1 in packet byte order */
 #define PEER 0x0900000au
+#define RX_ORDERS "{ORDERS[protocol][0]}"
+#define RING_ORDERS "{ORDERS[protocol][1]}"
 struct cham_turn;
 void check_turn(const struct cham_turn *turn);
 extern const unsigned char protocol_descriptors[];
@@ -94,7 +107,9 @@ def build(directory: Path, protocol: str, command: tuple[str, ...], *, hardening
     source = PROTOCOLS[protocol]
     obj = load_object(toolchain.bpf_object(source))
     layout = make_layout(obj.maps, CONTEXTS)
-    for name, text in glue(layout, {p.section.removeprefix("chamelio/") for p in obj.programs}, hardening=hardening).items():
+    for name, text in glue(
+        protocol, layout, {p.section.removeprefix("chamelio/") for p in obj.programs}, hardening=hardening
+    ).items():
         (directory / name).write_text(text)
     fastpath = [p for p in sorted(toolchain.FASTPATH.glob("*.c")) if p.name != "abi.c"]
     includes = [f"-I{d}" for d in (directory, HOSTILE, toolchain.FASTPATH, toolchain.INCLUDE, source.parent)]
@@ -172,6 +187,11 @@ def test_hostile_frames_rings_and_indices_are_clean_under_asan_and_ubsan(sanitiz
     assert reached(attack(sanitized, "random", seed))
 
 
+def test_two_cores_that_take_turns_are_clean_under_asan_and_ubsan(sanitized: Path) -> None:
+    report = attack(sanitized, "cores", 4)
+    assert reached(report) and report["handed_over"]
+
+
 @pytest.mark.fault(5)
 def test_memory_that_changes_while_it_is_read_is_clean_under_asan_and_ubsan(sanitized: Path) -> None:
     assert attack(sanitized, "flip", 3)["damaged"] > 0
@@ -193,3 +213,4 @@ def test_frames_that_end_with_the_memory_are_never_read_beyond() -> None:
 def test_long_attacks_are_clean_under_asan_and_ubsan(sanitized: Path, seed: int) -> None:
     assert reached(attack(sanitized, "random", seed, 100_000))
     attack(sanitized, "flip", seed, 100_000)
+    assert reached(attack(sanitized, "cores", seed, 100_000))

@@ -3,6 +3,7 @@
  *     driver random SEED ROUNDS    frames, wire slots, ring contents and indices at random, one call after the other
  *     driver flip SEED ROUNDS      the same, while a second thread changes what the engine reads, as fast as it can
  *     driver guard SEED ROUNDS     each frame ends where the next byte cannot be touched
+ *     driver cores SEED ROUNDS     as `random`, on two cores that take turns
  *
  * Two instances of one protocol: the first is attacked, the second is idle, in a network of its own, and not one byte of it
  * may change. Ends with 0 and a line of JSON when every frame is back and the accounts are right.
@@ -15,11 +16,14 @@
 
 #include "control.h"
 #include "core.h"
+#include "handover.h"
 #include "net.h"
+#include "pool.h"
 #include "port_wire.h"
 #include "protocol.h"
 
-#define FRAMES 512
+#define FRAMES 512 /* of each core */
+#define CORES 2
 #define PAGE 4096
 #define SECOND 1000000000ull
 
@@ -28,17 +32,19 @@ void cham_core_init(struct cham_core *core, struct cham_frame *frames, u32 *free
 void cham_instance_init(struct cham_instance *inst, u32 ring_start);
 u32 cham_step(struct cham_core *core, u64 now);
 
-static struct cham_core core;
-static struct cham_counters counters;
-static struct cham_frame frames[FRAMES];
-static u32 free_frames[FRAMES];
-static struct wire_ring *rings; /* 0: the core sends, 1: it receives */
+static struct cham_core cores[CORES];
+static struct cham_counters counters[CORES];
+static struct cham_frame frames[CORES][FRAMES];
+static u32 free_frames[CORES][FRAMES];
+static struct cham_handover handovers[CORES];
+static u32 n_cores = 1;
+static struct wire_ring *rings; /* 0: the first core sends, 1: it receives */
 static struct cham_wire wire;
 static struct cham_port port;
 static struct cham_unit unit, guarded;
-static struct cham_instance *attacked, *idle;
+static struct cham_instance *attacked[CORES], *idle[CORES];
 static const u8 our_mac[6] = {2, 0, 0, 0, 0, 1}, peer_mac[6] = {2, 0, 0, 0, 0, 9};
-static u64 now = SECOND, state, sent, refused;
+static u64 now = SECOND, state, sent, refused, received; /* received: by a port, in rounds or not */
 static u32 attachments;
 
 static void die(const char *what)
@@ -69,9 +75,13 @@ static u32 edge(u64 *s)
 
 static u32 command(u32 op, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 {
-    core.command = (struct cham_command){op, 0, {a, b, c, d, e, f, 0}};
-    cham_command(&core);
-    return core.command.status;
+    u32 failed = 0;
+    for (u32 k = 0; k < n_cores; k++) {
+        cores[k].command = (struct cham_command){op, 0, {op == CHAM_OP_ADD_INSTANCE ? (u64)((struct cham_instance **)a)[k] : a, b, c, d, e, f, 0}};
+        cham_command(cores + k);
+        failed |= cores[k].command.status;
+    }
+    return failed;
 }
 
 /* ---- the port: received frames end exactly where their packet ends ---------------------------------------------------- */
@@ -101,7 +111,7 @@ static void plug_in(void)
     wire = (struct cham_wire){.out = rings, .in = rings + 1, .out_prod = rings[0].cons, .in_cons = rings[1].prod};
     rings[0].prod = rings[0].cons;
     rings[1].cons = rings[1].prod;
-    port = (struct cham_port){.ops = &ops, .pool = &core.pool, .state = &wire, .mtu = 1500};
+    port = (struct cham_port){.ops = &ops, .pool = &cores->pool, .state = &wire, .mtu = 1500};
     memcpy(port.mac, our_mac, 6);
     if (command(CHAM_OP_ADD_PORT, 0, (u64)&port, 0, 0, 0, 0))
         die("no port");
@@ -113,13 +123,15 @@ void check_turn(const struct cham_turn *turn)
     const u8 *entry = turn->ctx.entry, *data = turn->ctx.data;
     if (entry && (entry < turn->inst->entry || (u8 *)turn->ctx.entry_end > turn->inst->entry + CHAM_ENTRY_MAX))
         die("a handler was given an entry that others can write");
-    if (data && (data < (u8 *)frames || (u8 *)turn->ctx.data_end > (u8 *)(frames + FRAMES)))
+    const struct cham_frame *ours = frames[turn->core->index];
+    if (data && (data < (const u8 *)ours || (u8 *)turn->ctx.data_end > (const u8 *)(ours + FRAMES)))
         die("a handler was given a packet that is no frame");
 }
 
 /* ---- set-up ------------------------------------------------------------------------------------------------------------ */
 
-static struct cham_instance *instance(u32 index, u32 ring_start)
+/* An instance as one core sees it. */
+static struct cham_instance *memory(u32 index, u32 ring_start)
 {
     u64 size = PRIVATE_BYTES + (REGION_BYTES + PAGE - 1) / PAGE * PAGE;
     u8 *base = mmap(0, size + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -135,31 +147,45 @@ static struct cham_instance *instance(u32 index, u32 ring_start)
     inst->n_maps = N_MAPS;
     inst->raw_rings = PRIVATE_BYTES + RAW_RINGS;
     cham_instance_init(inst, ring_start);
+    return inst;
+}
+
+static void instance(struct cham_instance **inst, u32 index, u32 ring_start)
+{
+    for (u32 k = 0; k < n_cores; k++)
+        inst[k] = memory(index, ring_start);
     if (command(CHAM_OP_ADD_TENANT, index, 1, FRAMES / 2, 0, 0, 0) || command(CHAM_OP_BIND, index, ADDRESS, index, CHAM_NONE, 0, 65535) ||
         command(CHAM_OP_ADD_INSTANCE, (u64)inst, 0, 0, 0, 0, 0) || command(CHAM_OP_BIND, index, ADDRESS, index, index, IP_PROTOCOL, 65535))
         die("no instance");
     for (u32 c = 0; c < CONTEXTS; c++)
         if (command(CHAM_OP_ATTACH, index, c, ring_start, 0, 0, 0))
             die("no context");
-    return inst;
 }
 
 static void set_up(u32 ring_start)
 {
     rings = mmap(0, 2 * sizeof *rings, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    core.counters = &counters;
-    core.quantum = 1 << 20;
-    core.max_debt = 1 << 22;
-    core.ns_per_cycle = 1ull << 31;
-    cham_core_init(&core, frames, free_frames, FRAMES);
-    for (u32 i = 0; i < FRAMES; i++)
-        POISON(frames[i].bytes, CHAM_FRAME_BYTES);
+    for (u32 k = 0; k < n_cores; k++) {
+        struct cham_core *core = cores + k;
+        core->counters = counters + k;
+        core->index = k;
+        core->n_cores = n_cores;
+        core->quantum = 1 << 20;
+        core->max_debt = 1 << 22;
+        core->ns_per_cycle = 1ull << 31;
+        cham_core_init(core, frames[k], free_frames[k], FRAMES);
+        for (u32 i = 0; i < FRAMES; i++)
+            POISON(frames[k][i].bytes, CHAM_FRAME_BYTES);
+    }
+    if (n_cores > 1)
+        for (u32 k = 0; k < CORES; k++)
+            cores[k].to[1 - k] = cores[1 - k].from[k] = handovers + k;
     cham_unit_init(&unit);
     guarded = unit;
     guarded.rx = open_rx;
     command(CHAM_OP_SET_UNIT, 0, (u64)&guarded, 0, 0, 0, 0);
-    attacked = instance(0, ring_start);
-    idle = instance(1, ring_start);
+    instance(attacked, 0, ring_start);
+    instance(idle, 1, ring_start);
     plug_in();
     if (command(CHAM_OP_ADD_ROUTE, 0, 0, 0, 0, 0, 0))
         die("no route");
@@ -228,12 +254,13 @@ static u32 make_frame(u64 *s, u8 *eth)
         break;
     }
     default: { /* a datagram whose first byte tells the handler what to do */
-        static const char orders[] = "evxpslqdgrtah";
+        static const char orders[] = RX_ORDERS;
         len += 16;
         header = ipv4(s, ip, IP_PROTOCOL, len);
         u8 *udp = ip + header;
         udp[0] = udp[2] = 0;
-        udp[1] = udp[3] = 7;
+        udp[1] = (u8)below(s, 64); /* flows of both cores */
+        udp[3] = 7;
         cham_store16(udp + 4, cham_be16((u16)len));
         cham_store16(udp + 6, 0);
         udp[8] = (u8)orders[below(s, sizeof orders - 1)];
@@ -268,7 +295,9 @@ static void peer_sends(u64 *s)
 
 /* ---- what the tenant writes ------------------------------------------------------------------------------------------------ */
 
-static u8 *region(u64 at) { return (u8 *)attacked + PRIVATE_BYTES + at; }
+static u32 aimed; /* at which core's part of the region: values and rings */
+
+static u8 *region(u64 at) { return (u8 *)attacked[aimed] + PRIVATE_BYTES + at; }
 
 static void poke(u64 at, u32 v) { __atomic_store_n((u32 *)region(at), v, __ATOMIC_RELAXED); }
 
@@ -276,7 +305,9 @@ static void poke(u64 at, u32 v) { __atomic_store_n((u32 *)region(at), v, __ATOMI
 static void tenant_writes(u64 *s)
 {
     static const u64 punt = RAW_RINGS, xmit = RAW_RINGS + CHAM_RAW_RING_BYTES;
+    static const char orders[] = RING_ORDERS;
     u32 what = below(s, 64);
+    aimed = below(s, n_cores);
     if (what == 0) {
         poke((below(s, 2) ? xmit : punt) + (below(s, 2) ? 64 : 0), *(u32 *)region(xmit) + edge(s));
     } else if (what == 1) {
@@ -301,9 +332,11 @@ static void tenant_writes(u64 *s)
         u32 *index = (u32 *)region(ring + (m->kind == CHAM_MAP_RING_IN ? 0 : 64)), moved = 1;
         if (m->kind == CHAM_MAP_RING_IN) {
             u64 entry = ring + 128 + (u64)(*index & (m->max_entries - 1)) * m->stride;
-            poke(entry, below(s, 8));
-            for (u32 i = 4; i + 4 <= m->value_size; i += 4)
-                poke(entry + i, below(s, 4) ? 0 : below(s, 4) ? edge(s) : below(s, 1500));
+            poke(entry, below(s, 8) ? (u8)orders[below(s, sizeof orders - 1)] : draw(s));
+            for (u32 i = 4; i + 4 <= m->value_size; i += 4) {
+                u32 sort = below(s, 8);
+                poke(entry + i, sort == 0 ? edge(s) : sort == 1 ? below(s, 1500) : sort < 4 ? below(s, 64) : 0);
+            }
         } else {
             moved = below(s, 64); /* drained, as far as that goes */
         }
@@ -333,11 +366,25 @@ static void *flipper(void *stop)
     return 0;
 }
 
+/* The peer takes what has come: nothing leaves in another's name. */
+static void peer_receives(void)
+{
+    for (u32 i = rings[0].cons, prod = rings[0].prod; prod - i <= WIRE_SLOTS && i != prod; i++) {
+        const u8 *eth = rings[0].slots[i % WIRE_SLOTS].bytes;
+        if (cham_load16(eth + 12) == cham_be16(ETH_IPV4) && cham_load32(eth + CHAM_ETH_LEN + IPV4_SRC) != ADDRESS)
+            die("a packet has left with another's source address");
+    }
+    publish_u32(&rings[0].cons, rings[0].prod);
+}
+
 /* A tenant whose ring is damaged attaches again; a wire that is down is opened again. */
 static void recover(u64 *s)
 {
     u32 start = below(s, 2) ? 0 : 0xfffffffd;
-    if (attacked->state != CHAM_INSTANCE_ACTIVE && !below(s, 4)) {
+    u32 quarantined = 0;
+    for (u32 k = 0; k < n_cores; k++)
+        quarantined |= attacked[k]->state != CHAM_INSTANCE_ACTIVE;
+    if (quarantined && !below(s, 4)) {
         for (u32 c = 0; c < CONTEXTS; c++)
             if (command(CHAM_OP_ATTACH, 0, c, start, 0, 0, 0))
                 die("cannot attach");
@@ -361,9 +408,12 @@ static void attack(u64 rounds)
             tenant_writes(&s);
         if (!below(&s, 500)) /* an index of the wire that cannot be true */
             publish_u32(below(&s, 2) ? &rings[1].prod : &rings[0].cons, edge(&s));
-        cham_step(&core, now += below(&s, 20000));
+        now += below(&s, 300) ? below(&s, 20000) : below(&s, 4) ? 10000000ull : 9 * SECOND;
+        for (u32 k = 0; k < n_cores; k++)
+            if (n_cores == 1 || below(&s, 4)) /* sometimes one of them is held up */
+                cham_step(cores + k, now);
         if (below(&s, 8))
-            publish_u32(&rings[0].cons, rings[0].prod);
+            peer_receives();
         recover(&s);
     }
 }
@@ -377,7 +427,8 @@ static void guard(u64 rounds)
     if (pages == MAP_FAILED || mprotect(pages + 2 * PAGE, PAGE, PROT_NONE))
         die("no memory");
     for (u64 i = 0; i < rounds; i++) {
-        struct cham_frame *f = frame_get(&core.pool);
+        struct cham_core *core = cores;
+        struct cham_frame *f = frame_get(&core->pool);
         u8 made[2048];
         u32 len = make_frame(&s, made) - CHAM_ETH_LEN;
         u64 head = (u64)(f->bytes - (u8 *)f) + CHAM_IP_OFFSET;
@@ -385,8 +436,8 @@ static void guard(u64 rounds)
         memcpy(at_end, f, head);
         memcpy(frame_eth(at_end), made, CHAM_ETH_LEN + len);
         at_end->len = (u16)len;
-        cham_input(&core, &port, &at_end, 1);
-        if (core.pool.n_free < FRAMES && core.pool.free[core.pool.n_free] == f->index) { /* somebody keeps it */
+        cham_input(core, &port, &at_end, 1);
+        if (core->pool.n_free < FRAMES && core->pool.free[core->pool.n_free] == f->index) { /* somebody keeps it */
             memcpy(f, at_end, head);
             memcpy(frame_eth(f), frame_eth(at_end), CHAM_ETH_LEN + len);
         }
@@ -394,11 +445,11 @@ static void guard(u64 rounds)
             port.txq[k] = port.txq[k] == at_end ? f : port.txq[k];
         sent++;
         if (i % 8 == 7) {
-            cham_step(&core, now += 10000);
+            cham_step(core, now += 10000);
             publish_u32(&rings[0].cons, rings[0].prod);
         }
     }
-    counters.rx_packets += sent;
+    received += sent;
 }
 
 /* Packets that are received and not served: what waits when the instance is removed. */
@@ -409,22 +460,62 @@ static void fill_backlog(void)
     for (u32 n = 0; n < CHAM_BURST; n++)
         peer_sends(&s);
     u32 n = exact_rx(&port, burst, CHAM_BURST, now);
-    cham_input(&core, &port, burst, n);
-    counters.rx_packets += n;
+    cham_input(cores, &port, burst, n);
+    received += n;
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------------------------- */
 
-/* Every packet that was received had one fate. */
+/* Every packet that was received had one fate, or waits: in a backlog, or on its way to the other core. */
 static u64 fates(void)
 {
-    const struct cham_instance_counters *c = counters.instances;
-    u64 n = counters.arp_handled + counters.icmp_handled + c->rx_packets;
-    n += c->drops[CHAM_DROP_BACKLOG_FULL] + c->drops[CHAM_DROP_DEBT] + c->drops[CHAM_DROP_NO_FRAMES];
-    for (u32 i = 0; i < CHAM_DROP_BACKLOG_FULL; i++)
-        n += counters.drops[i] + counters.tenants[0].drops[i];
+    u64 n = 0;
+    for (u32 k = 0; k < n_cores; k++) {
+        const struct cham_instance_counters *c = counters[k].instances;
+        n += counters[k].arp_handled + counters[k].icmp_handled + c->rx_packets + c->drops[CHAM_DROP_NO_HANDLER];
+        n += c->drops[CHAM_DROP_BACKLOG_FULL] + c->drops[CHAM_DROP_DEBT] + c->drops[CHAM_DROP_NO_FRAMES];
+        for (u32 i = 0; i < CHAM_DROP_BACKLOG_FULL; i++)
+            n += counters[k].drops[i] + counters[k].tenants[0].drops[i];
+        n += attacked[k]->backlog_len;
+        for (u32 i = handovers[k].cons; i != handovers[k].prod; i++)
+            n += handovers[k].slots[i % HANDOVER_SLOTS].kind == HANDOVER_DELIVER;
+    }
     return n;
 }
+
+/* No byte of a pool belongs to two, and none to nobody. */
+static void check_pools(struct cham_instance *inst)
+{
+    for (u32 i = 0; i < N_MAPS; i++) {
+        const struct cham_map *m = protocol_maps + i;
+        if (m->kind != CHAM_MAP_BYTES || !pool_is(m))
+            continue;
+        u8 *owned = calloc(m->stride, 1);
+        const struct pool_entry *entries = (const void *)((u8 *)inst + m->index);
+        struct pool *pool = pool_of((u8 *)inst, m);
+        for (u32 id = 0; id < m->max_entries; id++)
+            for (u32 k = 0; k < entries[id].size >> m->key_size; k++)
+                owned[(entries[id].offset >> m->key_size) + k]++;
+        for (u32 order = 0; order <= m->mask; order++)
+            for (u32 block = pool->head[order]; block != CHAM_NONE; block = pool_nodes(pool)[block].next)
+                for (u32 k = 0; k < 1u << order; k++)
+                    owned[block + k]++;
+        for (u32 k = 0; k < m->stride; k++)
+            if (owned[k] != 1)
+                die("a block of a pool has no owner or two");
+        free(owned);
+    }
+}
+
+static u64 total(u64 of)
+{
+    u64 n = 0;
+    for (u32 k = 0; k < n_cores; k++)
+        n += *(u64 *)((u8 *)(counters + k) + of);
+    return n;
+}
+
+#define TOTAL(field) total((u64)((u8 *)&counters->field - (u8 *)counters))
 
 int main(int argc, char **argv)
 {
@@ -432,12 +523,15 @@ int main(int argc, char **argv)
         return 2;
     state = strtoull(argv[2], 0, 10);
     u64 rounds = strtoull(argv[3], 0, 10), bytes = PRIVATE_BYTES - PAGE;
+    n_cores = strcmp(argv[1], "cores") ? 1 : CORES;
     set_up(state & 1 ? 0xfffffffd : 0);
-    static u8 *private, *shared;
-    private = malloc(bytes);
-    shared = malloc(REGION_BYTES);
-    memcpy(private, idle, bytes);
-    memcpy(shared, (u8 *)idle + PRIVATE_BYTES, REGION_BYTES);
+    static u8 *private[CORES], *shared[CORES];
+    for (u32 k = 0; k < n_cores; k++) {
+        private[k] = malloc(bytes);
+        shared[k] = malloc(REGION_BYTES);
+        memcpy(private[k], idle[k], bytes);
+        memcpy(shared[k], (u8 *)idle[k] + PRIVATE_BYTES, REGION_BYTES);
+    }
     static int stop;
     pthread_t thread;
     int flip = !strcmp(argv[1], "flip");
@@ -452,27 +546,36 @@ int main(int argc, char **argv)
         pthread_join(thread, 0);
     if (strcmp(argv[1], "guard"))
         fill_backlog();
-    u64 unserved = attacked->backlog_len;
-    if (memcmp(private, idle, bytes) || memcmp(shared, (u8 *)idle + PRIVATE_BYTES, REGION_BYTES))
-        die("the idle instance has changed");
-    if (counters.rx_packets + counters.switched != fates() + unserved) {
-        fprintf(stderr, "%llu received, %llu switched, %llu with a fate, %llu waiting\n", counters.rx_packets, counters.switched,
-                fates(), unserved);
+    for (u32 k = 0; k < n_cores; k++) {
+        if (memcmp(private[k], idle[k], bytes) || memcmp(shared[k], (u8 *)idle[k] + PRIVATE_BYTES, REGION_BYTES))
+            die("the idle instance has changed");
+        check_pools(attacked[k]);
+    }
+    received += TOTAL(rx_packets);
+    /* what found no room on the way to the other core was received, or was to be sent */
+    u64 came = received + TOTAL(switched), ended = fates(), lost = TOTAL(instances[0].drops[CHAM_DROP_HANDOVER_FULL]);
+    if (ended > came || came > ended + lost) {
+        fprintf(stderr, "%llu received, %llu switched, %llu with a fate or waiting\n", received, TOTAL(switched), ended);
         die("packets without a fate");
     }
     if (command(CHAM_OP_REMOVE_INSTANCE, 0, 0, 0, 0, 0, 0) || command(CHAM_OP_REMOVE_PORT, 0, 0, 0, 0, 0, 0) ||
         command(CHAM_OP_REMOVE_TENANT, 0, 0, 0, 0, 0, 0))
         die("the attacked tenant cannot be removed");
-    if (core.pool.n_free != FRAMES)
-        die("a frame is missing");
-    u8 seen[FRAMES] = {0};
-    for (u32 i = 0; i < FRAMES; i++)
-        if (seen[free_frames[i]]++)
-            die("a frame is free twice");
-    const struct cham_instance_counters *c = counters.instances;
+    for (u32 i = 0; n_cores > 1 && i < 2 * CORES * HANDOVER_SLOTS / CHAM_BURST; i++)
+        cham_step(cores + i % CORES, now += 1000); /* what is on its way arrives, and is taken back */
+    for (u32 k = 0; k < n_cores; k++) {
+        if (cores[k].pool.n_free != FRAMES)
+            die("a frame is missing");
+        u8 seen[FRAMES] = {0};
+        for (u32 i = 0; i < FRAMES; i++)
+            if (seen[free_frames[k][i]]++)
+                die("a frame is free twice");
+    }
     printf("{\"sent\":%llu,\"refused\":%llu,\"received\":%llu,\"handled\":%llu,\"transmitted\":%llu,\"injected\":%llu,\"entries\":%llu,"
-           "\"damaged\":%llu,\"attachments\":%u,\"arp\":%llu,\"icmp\":%llu,\"punted\":%llu}\n",
-           sent, refused, counters.rx_packets, c->rx_packets, c->tx_packets, c->injected, c->hooks[CHAM_RING].runs,
-           c->events[CHAM_EVENT_RING_DAMAGED], attachments, counters.arp_handled, counters.icmp_handled, c->punted);
+           "\"damaged\":%llu,\"attachments\":%u,\"arp\":%llu,\"icmp\":%llu,\"punted\":%llu,\"handed_over\":%llu}\n",
+           sent, refused, received, TOTAL(instances[0].rx_packets) + TOTAL(instances[0].drops[CHAM_DROP_NO_HANDLER]),
+           TOTAL(instances[0].tx_packets), TOTAL(instances[0].injected),
+           TOTAL(instances[0].hooks[CHAM_RING].runs), TOTAL(instances[0].events[CHAM_EVENT_RING_DAMAGED]), attachments,
+           TOTAL(arp_handled), TOTAL(icmp_handled), TOTAL(instances[0].punted), TOTAL(handed_over));
     return 0;
 }

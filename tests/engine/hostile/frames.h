@@ -2,8 +2,8 @@
 #ifndef HOSTILE_FRAMES_H
 #define HOSTILE_FRAMES_H
 
-#define frame_get pool_pop
-#define frame_put pool_push
+#define frame_get frame_pop
+#define frame_put frame_push
 #include "frame.h"
 #undef frame_get
 #undef frame_put
@@ -20,7 +20,7 @@ void __asan_unpoison_memory_region(const volatile void *at, unsigned long size);
 
 CHAM_INLINE struct cham_frame *frame_get(struct cham_pool *pool)
 {
-    struct cham_frame *f = pool_pop(pool);
+    struct cham_frame *f = frame_pop(pool);
     if (f)
         UNPOISON(f->bytes, sizeof f->bytes);
     return f;
@@ -29,7 +29,7 @@ CHAM_INLINE struct cham_frame *frame_get(struct cham_pool *pool)
 CHAM_INLINE void frame_put(struct cham_pool *pool, struct cham_frame *f)
 {
     POISON(pool->frames[f->index].bytes, sizeof f->bytes);
-    pool_push(pool, f);
+    frame_push(pool, f);
 }
 
 #endif
