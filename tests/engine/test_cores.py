@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import random
@@ -14,7 +15,7 @@ import pytest
 
 from chamelio import toolchain
 from chamelio.engine import abi
-from chamelio.engine.engine import Engine, EngineError
+from chamelio.engine.engine import Engine, EngineError, _LoadedUnit
 from chamelio.engine.ports import WireMemory, WirePeer, WirePort, parse
 from chamelio.engine.ports.wire import create_memory
 from chamelio.jit.artifact import Options
@@ -295,3 +296,27 @@ def test_two_threads_lose_nothing_and_their_counters_sum_up() -> None:
 def compile_unit_native() -> Any:
     """The naughty protocol for the machine's own clock."""
     return compile_unit(toolchain.bpf_object(HANDLERS / "naughty.bpf.c"), Options(contexts=4))
+
+
+def test_a_command_that_was_given_up_is_executed_before_the_next_and_what_it_names_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second core does not answer in time."""
+    unit = compile_unit_native()
+    with Engine(cores=2, frames=64) as engine:
+        engine.start()
+        slow = engine.cores[1]
+        monkeypatch.setattr("chamelio.engine.core.COMMAND_TIMEOUT_S", 0.05)
+        slow.state["stop"] = 1
+        slow.ring()
+        assert slow._thread is not None
+        slow._thread.join()
+        with pytest.raises(EngineError, match="core 1 did not answer"):
+            engine.load_unit(unit)
+        gc.collect()
+        table = int(engine.cores[0].state["units"][0][0])
+        assert table in [int(o.table.ctypes.data) for o in gc.get_objects() if type(o) is _LoadedUnit]
+        with pytest.raises(EngineError, match="core 1 did not answer"):
+            engine.count_frames()
+        slow._thread = None
+        slow.start(None)
+        assert engine.count_frames()["lost"] == 0
+        assert int(slow.state["units"][0][0]) == table, "what was given up came first"

@@ -146,6 +146,8 @@ class Core:
 
     def command(self, op: int, arguments: Sequence[int]) -> int:
         """Have the round execute a command; its status. Raises CoreStuck."""
+        if self._thread is not None:
+            self._await_answer(int(self.state["requested"][0]))  # to a command that was given up: it is not to be overwritten
         command = self.state["command"]
         command["op"] = op
         command["arg"][0] = [a & 2**64 - 1 for a in arguments] + [0] * (7 - len(arguments))
@@ -159,6 +161,9 @@ class Core:
         ticket = (int(self.state["requested"][0]) + 1) & _U32
         self.state["requested"] = ticket
         self.ring()
+        self._await_answer(ticket)
+
+    def _await_answer(self, ticket: int) -> None:
         deadline = time.monotonic() + COMMAND_TIMEOUT_S
         while int(self.state["completed"][0]) != ticket:
             if time.monotonic() > deadline:

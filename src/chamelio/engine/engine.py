@@ -33,6 +33,7 @@ from chamelio.jit.layout import Layout
 
 NONE = 0xFFFFFFFF
 MAX_TENANTS, MAX_INSTANCES, MAX_UNITS, MAX_PORTS = 256, 256, 64, 8
+HAND_OVER = ("ADD_PORT", "ADD_INSTANCE", "SET_UNIT")  # commands that give a core the address of what was made for it
 STEER = ("flow", "port")  # enum cham_steer
 
 _REASONS = {
@@ -93,6 +94,7 @@ class Engine:
         self.virtual, self.hardening, self.poll, self.cpus = virtual, hardening, poll, list(cpus)
         self.image = Image(virtual=virtual, hardening=hardening)
         self._lock = threading.RLock()
+        self._given_up: list[EngineError] = []
         self._ops, self._status = abi.enum("cham_op"), {v: k for k, v in abi.enum("cham_status").items()}
         layout = abi.dtype("cham_counters")
         self._counters_file = map_file(counters, layout.itemsize * cores) if counters else None
@@ -131,7 +133,10 @@ class Engine:
                 try:
                     status = self._status[core.command(self._ops[f"CHAM_OP_{op}"], own)]
                 except CoreStuck as error:
-                    raise EngineError(str(error)) from None
+                    stuck = EngineError(str(error))
+                    if op in HAND_OVER:  # other cores have it already: the traceback keeps what the callers hold
+                        self._given_up.append(stuck)
+                    raise stuck from None
                 if status != "CHAM_STATUS_OK":  # the cores' tables are alike: it is the first that refuses
                     raise EngineError(f"{what} {_REASONS[status]}")
 
