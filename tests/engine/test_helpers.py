@@ -84,6 +84,8 @@ def test_more_than_two_are_refused_and_those_before_are_sent(box: Box) -> None:
     box.order(A, "e", 3)
     assert [p[29] for p in box.run()] == [0, 1]
     assert [(chr(r[0]), r[1], r[2] - (1 << 64)) for r in box.took()] == [("e", 2, -28)]
+    counters = box.tenant.counters
+    assert [int(counters[name]) for name in ("rx_packets", "tx_packets", "done", "consumed")] == [1, 2, 0, 1]
     assert box.host.free_frames[0] == box.host.free_frames[1]
 
 

@@ -70,7 +70,7 @@ struct cham_instance_counters {
     u64 rx_packets, rx_bytes; /* handed to the rx hook */
     u64 tx_packets, tx_bytes; /* accepted for transmission */
     u64 done, punted;         /* packets finished with, given to the slow path */
-    u64 consumed;             /* frames that a tx, ring or timer hook took and gave back */
+    u64 consumed;             /* frames that were received by nobody: a hook took them, and gave them back */
     u64 injected;             /* raw packets taken from the slow path */
     u64 drops[CHAM_N_DROPS];
     u64 events[CHAM_N_EVENTS];

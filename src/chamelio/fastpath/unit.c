@@ -51,7 +51,7 @@ CHAM_INLINE void settle(struct cham_turn *t, struct cham_outcome *o, u64 verdict
     }
     if (likely(verdict == CHAM_DONE)) {
         if (f) { /* it may have been emitted */
-            if (hook == CHAM_RX)
+            if (hook == CHAM_RX && t->emits == CHAM_EMITS) /* the one that was received, not one that was built after it */
                 o->done++;
             else
                 c->consumed++;
