@@ -36,11 +36,17 @@ def unit_key(object_bytes: bytes, options: Options) -> str:
 
 
 def provider_digest() -> bytes:
-    """Hash of the provider's C: a change of the fast path makes new units."""
+    """Hash of all that makes a unit of an object: the provider's C, and what reads, verifies and compiles it.
+
+    So nothing that a former verifier accepted is found in a cache, though it is the same version by name.
+    """
     digest = hashlib.sha256()
-    for directory in (toolchain.FASTPATH, toolchain.INCLUDE):
-        for path in sorted(directory.glob("*.[ch]")):
-            digest.update(path.name.encode() + path.read_bytes())
+    sources = [(toolchain.FASTPATH, "*.[ch]"), (toolchain.INCLUDE, "*.[ch]")]
+    sources += [(toolchain.PACKAGE / part, "*.py") for part in ("bpf", "jit", "verify")]
+    for directory, pattern in sources:
+        for path in sorted(directory.glob(pattern)):
+            content = path.read_bytes()
+            digest.update(f"{directory.name}/{path.name} {len(content)} ".encode() + content)
     return digest.digest()
 
 
