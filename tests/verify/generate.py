@@ -57,9 +57,10 @@ class Generator:
             case 1:
                 lines.insert(at, line)
             case 2:
-                number = self.r.choice([word for word in line.replace(",", " ").split() if word.lstrip("-").isdigit()] or ["x"])
-                head, found, tail = line.rpartition(f" {number}")
-                if found:
+                numbers = [word for word in line.replace(",", " ").split() if word.lstrip("-").isdigit()]
+                if numbers:
+                    number = self.r.choice(numbers)
+                    head, _, tail = line.rpartition(f" {number}")
                     bent = int(number) + self.r.choice((-8, -1, 1, 8))
                     lines[at] = f"{head} {max(-(1 << 31), min(bent, (1 << 31) - 1))}{tail}"
             case _:
@@ -201,9 +202,28 @@ class Generator:
                 low = -self.r.randint(0, 4)
         if self.r.random() < 0.2:
             self.emit("stxdw [r10-72], r1", "ldxdw r1, [r10-72]")
+        if self.r.random() < 0.35:
+            self.distance(n, low, out)
+            return
         self.emit("mov r4, r1", f"add r4, {n}")
         check = self.r.choice(("jgt r4, r2", "jgt r4, r2", "jlt r2, r4", "jge r4, r2", "jle r2, r4", "jgt r1, r2", "jge r1, r2"))
         self.emit(f"{check}, {out}")
+        self.accesses("r1", low, n)
+        self.emit(f"{out}:")
+
+    def distance(self, n: int, low: int, out: str) -> None:
+        """Access the packet at r1 after a look at how far its end, r2, is."""
+        self.emit(self.r.choice(("sub r2, r1", "sub r2, r1", "sub32 r2, r1")))
+        header = self.r.choice((0, 0, 0, 4, 20, -3))
+        if header:
+            self.emit(f"sub r2, {header}")
+        if self.r.random() < 0.3:
+            self.emit("mov r4, r2", "mov r2, r4")
+        if self.r.random() < 0.2:
+            self.emit("stxdw [r10-72], r2", "ldxdw r4, [r10-72]")
+        least = n - header + self.r.choice((0, 0, 0, 1, -1))
+        check = self.r.choice(("jlt", "jslt", "jslt", "jslt32", "jle", "jsle"))
+        self.emit(f"{check} r2, {least}, {out}")
         self.accesses("r1", low, n)
         self.emit(f"{out}:")
 

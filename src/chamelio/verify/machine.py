@@ -20,6 +20,9 @@ from chamelio.verify.values import NOTHING, STACK_BYTES, Pointer, State, Value
 MAX_OFFSET = 1 << 29  # of pointers; far from wrapping, and from what a region can hold
 
 
+MAX_ROOMS = 8  # distances to the packet's end that a state remembers
+
+
 class Refused(Exception):
     """An instruction that cannot be accepted in some state."""
 
@@ -108,7 +111,13 @@ class Machine:
         if isinstance(target, Scalar) and isinstance(operand, Scalar):
             if insn.op & bpf.X:
                 self.facts.unmaskable.add(pc)  # perhaps an address on another path, but here any number
-            return s.arithmetic(op, bits, target, operand, insn.off)
+            result = s.arithmetic(op, bits, target, operand, insn.off)
+            room = state.rooms.get(target.ident)
+            if room is not None and bits == 64 and op in (bpf.ADD, bpf.SUB) and operand.const is not None:
+                by = operand.smin if op == bpf.SUB else -operand.smin
+                if abs(by) < MAX_OFFSET:
+                    return self._room(state, result, room[0], room[1] + by)
+            return result
         return self._pointer_arithmetic(state, pc, bits, op, target, operand)
 
     def _move(self, state: State, insn: Insn, bits: int, operand: Value) -> Value:
@@ -136,9 +145,8 @@ class Machine:
             self.facts.unmaskable.add(pc)  # perhaps a number on another path, but here an address that must stay what it is
             if op == bpf.SUB and bits == 64 and target.region == operand.region == "packet" and target.var == operand.var:
                 return const(target.off - operand.off)
-            if op == bpf.SUB and bits == 64 and {target.region, operand.region} <= {"packet", "packet_end"}:
-                whole = (target.region, operand) == ("packet_end", Pointer("packet"))
-                return s.unsigned(0, self.context.packet_max) if whole else UNKNOWN
+            if op == bpf.SUB and {target.region, operand.region} <= {"packet", "packet_end"}:
+                return s.truncate(self._distance(state, target, operand), bits)
             raise Refused("V114", f"{describe(target)} and {describe(operand)} are combined", "two pointers cannot be")
         if op not in (bpf.ADD, bpf.SUB) or bits != 64:
             raise Refused(
@@ -155,6 +163,28 @@ class Machine:
         if op == bpf.SUB:
             operand = s.sub(const(0), operand)
         return self._offset(state, target, operand)
+
+    def _distance(self, state: State, a: Pointer, b: Pointer) -> Scalar:
+        """Bytes from one packet address to another, one of them perhaps the packet's end."""
+        if (a.region, b.region) != ("packet_end", "packet"):
+            return UNKNOWN
+        longest = self.context.packet_max
+        if b == Pointer("packet"):
+            return self._room(state, s.unsigned(0, longest), 0, 0)
+        number = s.settle(0, s.U64, 0, s.U64, -(b.off + b.vmax), longest - (b.off + b.vmin))
+        assert number is not None
+        return self._room(state, number, b.var, b.off)
+
+    @staticmethod
+    def _room(state: State, number: Scalar, var: int, off: int) -> Scalar:
+        """A number that is known to be the distance from an address to the packet's end."""
+        if number.const is not None or abs(off) >= MAX_OFFSET:
+            return number
+        number = number._replace(ident=state.number())
+        if len(state.rooms) >= MAX_ROOMS:
+            del state.rooms[next(iter(state.rooms))]
+        state.rooms[number.ident] = var, off
+        return number
 
     def _mask(self, pc: int, number: Scalar, *, source: bool) -> None:
         """Note what an instruction adds to a pointer, for the compiler to hold it to that on mispredicted branches too."""
@@ -393,6 +423,7 @@ class Machine:
         if helper.invalidates_packet:
             state.replace_all(lambda v: None if isinstance(v, Pointer) and v.region in ("packet", "packet_end") else v)
             state.proven.clear()
+            state.rooms.clear()
             state.ended = pc
         for reg in range(1, 6):
             state.regs[reg] = None

@@ -77,17 +77,22 @@ class Frame:
 
 @dataclass(slots=True)
 class State:
-    """Registers r0..r9 (None: never written), the stack frames, what is proven of the packet, and the next free number."""
+    """Registers r0..r9 (None: never written), the stack frames, what is proven of the packet, and the next free number.
+
+    `rooms[ident] = (var, off)`: a number that is the distance from `off` bytes behind the packet base that `var` names to
+    the packet's end; what is shown of it is shown of the packet.
+    """
 
     regs: list[Value | None]
     frames: list[Frame]
     proven: dict[int, int] = field(default_factory=dict)  # see proven_bytes
+    rooms: dict[int, tuple[int, int]] = field(default_factory=dict)
     serial: int = 1
     ended: int | None = None  # the last call on this path that ended packet addresses; for errors only
 
     def copy(self) -> State:
         """An independent copy."""
-        return State(list(self.regs), [f.copy() for f in self.frames], dict(self.proven), self.serial, self.ended)
+        return State(list(self.regs), [f.copy() for f in self.frames], dict(self.proven), dict(self.rooms), self.serial, self.ended)
 
     def number(self) -> int:
         """A number that nothing else has."""
@@ -170,13 +175,23 @@ class Cover:
             return False
         return self.names.setdefault((kind, a), b) == b
 
+    def _same_room(self, a: int, b: int) -> bool:
+        if a not in self.old.rooms:
+            return True
+        if b not in self.new.rooms:
+            return False
+        (old_var, old_off), (new_var, new_off) = self.old.rooms[a], self.new.rooms[b]
+        return old_off == new_off and bool(old_var) == bool(new_var) and self._same_name("var", old_var, new_var)
+
     def _value(self, a: Value | None, b: Value | None) -> bool:
         if a is None:
             return True
         if b is None:
             return False
         if isinstance(a, Scalar):
-            return isinstance(b, Scalar) and covers(a, b) and (a.mask == 0 or self._same_name("scalar", a.ident, b.ident))
+            if not isinstance(b, Scalar) or not covers(a, b):
+                return False
+            return a.mask == 0 or (self._same_name("scalar", a.ident, b.ident) and self._same_room(a.ident, b.ident))
         if not isinstance(b, Pointer):
             return False
         if (a.region, a.map, a.frame, a.off) != (b.region, b.map, b.frame, b.off):

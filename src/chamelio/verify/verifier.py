@@ -332,6 +332,9 @@ class _Explorer:
         state.regs[reg] = new
         if old.ident:
             state.replace_all(lambda v: new if isinstance(v, Scalar) and v.ident == old.ident else v)
+            room = state.rooms.get(old.ident)
+            if room is not None and new.smin > 0:
+                state.prove(room[0], room[1] + new.smin)
 
     @staticmethod
     def _assume_packet(state: State, op: int, a: Pointer, b: Pointer, holds: bool) -> bool:
@@ -360,7 +363,7 @@ class _Explorer:
 
 
 def _loosened(state: State) -> State:
-    """A copy to compare later states with: names that only one value has say nothing and are dropped."""
+    """A copy to compare later states with: names that only one value has say nothing, but for distances to the packet's end."""
     count: dict[int, int] = {}
 
     def note(v: object) -> object:
@@ -370,7 +373,10 @@ def _loosened(state: State) -> State:
 
     out = state.copy()
     out.replace_all(note)
-    out.replace_all(lambda v: v._replace(ident=0) if isinstance(v, Scalar) and v.ident and count[v.ident] < 2 else v)
+    rooms = out.rooms = {ident: room for ident, room in out.rooms.items() if ident in count}
+    out.replace_all(
+        lambda v: v._replace(ident=0) if isinstance(v, Scalar) and v.ident and count[v.ident] < 2 and v.ident not in rooms else v
+    )
     return out
 
 

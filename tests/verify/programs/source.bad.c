@@ -271,3 +271,49 @@ PROGRAM_OF(timer, no_entry_in_a_timer)
     struct message *m = ctx->entry;
     return m->id; /* V104: not within [0, 0) */
 }
+
+/* ---- distances to the packet's end ---------------------------------------------------------------------------------- */
+
+PROGRAM(length_off_by_one)
+{
+    u8 *ip = ctx->data;
+    u64 length = (u8 *)ctx->data_end - ip;
+    if (length < 28)
+        return CHAM_ERROR(1);
+    return ip[28]; /* V102: packet offset 28..29 is not within the proven [0, 28) */
+}
+
+PROGRAM(length_of_another_base)
+{
+    u8 *ip = ctx->data, *end = ctx->data_end;
+    if (end - ip < 20)
+        return CHAM_ERROR(1);
+    u8 *udp = ip + (ip[0] & 15) * 4;
+    if (end - ip < 28)
+        return CHAM_ERROR(2);
+    return udp[7]; /* V102: never compared */
+}
+
+PROGRAM(length_that_is_negative)
+{
+    u8 *ip = ctx->data, *end = ctx->data_end;
+    if (end - ip < 20)
+        return CHAM_ERROR(1);
+    u8 *udp = ip + (ip[0] & 15) * 4;
+    u64 left = end - udp; // may lie below 0, and is large then
+    if (left < 8)
+        return CHAM_ERROR(2);
+    return udp[7]; /* V102: read past the proven packet bytes */
+}
+
+PROGRAM(length_before_a_resize)
+{
+    u64 length = (u8 *)ctx->data_end - (u8 *)ctx->data;
+    asm volatile("" : "+r"(length));
+    if (cham_resize(ctx, 20))
+        return CHAM_ERROR(1);
+    u8 *ip = ctx->data;
+    if (length < 64)
+        return CHAM_ERROR(2);
+    return ip[63]; /* V102: packet offset 63..64 */
+}

@@ -387,3 +387,55 @@ PROGRAM(copies_bytes)
             f->name[k] = '_';
     return 0;
 }
+
+/* ---- distances to the packet's end ---------------------------------------------------------------------------------- */
+
+PROGRAM(length_first)
+{
+    u8 *ip = ctx->data;
+    u64 length = (u8 *)ctx->data_end - ip;
+    if (length < 28)
+        return CHAM_ERROR(1);
+    return ip[27];
+}
+
+PROGRAM(length_as_an_int)
+{
+    u8 *ip = ctx->data;
+    int length = (u8 *)ctx->data_end - ip;
+    if (length < 20)
+        return CHAM_ERROR(1);
+    return ip[19];
+}
+
+PROGRAM(what_is_left_behind_the_options)
+{
+    u8 *ip = ctx->data, *end = ctx->data_end;
+    if (end - ip < 20)
+        return CHAM_ERROR(1);
+    u8 *udp = ip + (ip[0] & 15) * 4;
+    if (end - udp < 8)
+        return CHAM_ERROR(2);
+    return udp[7];
+}
+
+PROGRAM(length_without_the_header)
+{
+    u8 *ip = ctx->data;
+    s64 payload = (u8 *)ctx->data_end - ip - 28;
+    asm volatile("" : "+r"(payload));
+    if (payload <= 3)
+        return CHAM_ERROR(1);
+    return ip[28 + 3];
+}
+
+PROGRAM(length_that_lives_over_a_join)
+{
+    u8 *ip = ctx->data;
+    u64 length = (u8 *)ctx->data_end - ip;
+    asm volatile("" : "+r"(length));
+    u32 tag = ctx->id & 1 ? 3 : 4;
+    if (length < 16)
+        return CHAM_ERROR(tag);
+    return ip[15] + tag;
+}
