@@ -93,6 +93,9 @@ static inline void measure_answer(struct measure *m, uint64_t id, int intact, ui
     }
 }
 
+/* Requests that are under way. */
+static inline uint64_t measure_open(const struct measure *m) { return m->total.sent - m->total.answered - m->total.lost; }
+
 /* Forget requests that are answered, and those that have waited too long. Returns how many are still under way. */
 static inline uint64_t measure_expire(struct measure *m, uint64_t now)
 {
