@@ -146,6 +146,7 @@ class Measurement:
     neighbour_drops: dict[str, int]
     neighbour_events: dict[str, int]
     neighbour_turns: int
+    neighbour_cycles: int
     least_free: int  # frames in the pool, at the worst moment
     frames: int
 
@@ -187,6 +188,7 @@ def measure(behaviour: Behaviour, *, seed: int = 1) -> Measurement:
             neighbour_drops=neighbour.tenant.drops(),
             neighbour_events=neighbour.tenant.events(),
             neighbour_turns=int(host.counters()["tenants"][neighbour.tenant.index]["turns"]),
+            neighbour_cycles=int(host.counters()["tenants"][neighbour.tenant.index]["cycles"]),
             least_free=least,
             frames=host.free_frames[1],
         )

@@ -65,6 +65,13 @@ def always_fails(n: Neighbour) -> None:
     n.drain()
 
 
+def dearest(n: Neighbour) -> None:
+    """Every packet takes the dearest way through the handler."""
+    n.flood("g")
+    n.ask()
+    n.drain()
+
+
 def fills_a_map(n: Neighbour) -> None:
     """A map in use: as many keys as it takes."""
     for i in range(FLOOD):
@@ -124,6 +131,14 @@ def test_handlers_that_always_fail_are_not_noticed_next_door(beside: Measurement
     during = measure(always_fails)
     assert_clean(during, beside)
     assert during.neighbour_drops["handler_error"] and during.neighbour_drops["bad_verdict"]
+
+
+@pytest.mark.fault(12)
+def test_handlers_at_their_worst_case_are_not_noticed_next_door(beside: Measurement) -> None:
+    during = measure(dearest)
+    assert_clean(during, beside)
+    assert during.neighbour_cycles == pytest.approx(beside.neighbour_cycles, rel=0.02), "it has the same share of the core"
+    assert during.neighbour_drops["backlog_full"] > 1.5 * beside.neighbour_drops["backlog_full"], "for fewer packets"
 
 
 @pytest.mark.fault(12)

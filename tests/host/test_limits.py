@@ -152,7 +152,7 @@ def test_surplus_descriptors_are_closed(host: Host) -> None:
             assert code_of(reply(sock)) == "usage"
         socket.send_fds(sock, [encode({"verb": "ping"})[:9]], [devnull])  # and half a message with one
     os.close(devnull)
-    assert wait_until(lambda: open_in(host) <= before)  # those of the test before may still have been closing, (before, open_in(host))
+    assert wait_until(lambda: open_in(host) <= before), (before, open_in(host))
 
 
 @pytest.mark.fault(26)
@@ -193,7 +193,7 @@ def test_too_many_connections_are_told_so_and_the_daemon_recovers(strict: Host) 
     assert refused == 100
     for sock in socks:
         sock.close()
-    assert wait_until(lambda: open_in(host) <= before)  # those of the test before may still have been closing
+    assert wait_until(lambda: open_in(host) <= before)  # connections of the test before may still have been closing
     status = host.call("status")
     assert (status["connections"]["now"], status["connections"]["refused"] - refused_before) == (1, 100)
 

@@ -19,7 +19,7 @@ from chamelio.engine import abi
 from chamelio.engine.memory import Bell
 
 MAX_CORES = 8
-QUANTUM = 40_000  # cycles per round and unit of weight
+QUANTUM = 16_000  # cycles per round and unit of weight
 MAX_DEBT = 2_000_000  # cycles
 COMMAND_TIMEOUT_S = 2.0
 VIRTUAL_HZ = 3_000_000_000  # cycles per second of the virtual clock

@@ -23,6 +23,7 @@
 #define CHAM_MAX_CORES 8
 #define CHAM_BACKLOG 256
 #define CHAM_BATCH 32        /* packets, entries or ids of one hook that a turn serves, at most */
+#define CHAM_CHUNK 8         /* so many at a time: between them a turn looks at what it has used */
 #define CHAM_ENTRY_MAX 256   /* bytes of a ring entry */
 #define CHAM_HOOKS 4
 

@@ -48,10 +48,12 @@ static void charge_input(struct cham_core *core, u32 packets, u64 cycles)
     core->counters->cycles_provider += rest;
 }
 
-static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst)
+static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst, u32 max)
 {
-    struct cham_frame *frames[CHAM_BATCH];
-    u32 n = cham_min(inst->backlog_len, CHAM_BATCH);
+    struct cham_frame *frames[CHAM_CHUNK];
+    u32 n = cham_min(inst->backlog_len, max);
+    if (!n)
+        return 0;
     for (u32 i = 0; i < n; i++) {
         frames[i] = core->pool.frames + inst->backlog[(inst->backlog_head + i) % CHAM_BACKLOG];
         __builtin_prefetch(frames[i]);
@@ -62,18 +64,30 @@ static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst)
     return cham_enter_rx(core, inst, frames, n);
 }
 
-/* All due hooks of an instance, each within its batch limit. served[hook] counts them. */
-static void serve(struct cham_core *core, struct cham_instance *inst, u32 served[CHAM_HOOKS])
+static u32 serve_ring(struct cham_core *core, struct cham_instance *inst, u32 max)
 {
-    if (unlikely(inst->state == CHAM_INSTANCE_PREPARED)) {
-        served[CHAM_TIMER] = served[CHAM_RX] = served[CHAM_TXDUE] = 0;
-        served[CHAM_RING] = inst->attached ? cham_enter_ring(core, inst, CHAM_BATCH) : 0;
-        return;
-    }
-    served[CHAM_TIMER] = cham_enter_timer(core, inst, CHAM_BATCH);
-    served[CHAM_RX] = inst->backlog_len ? serve_backlog(core, inst) : 0;
-    served[CHAM_RING] = inst->attached ? cham_enter_ring(core, inst, CHAM_BATCH) : 0;
-    served[CHAM_TXDUE] = cham_enter_tx(core, inst, CHAM_BATCH);
+    return inst->attached ? cham_enter_ring(core, inst, max) : 0;
+}
+
+/* One hook: chunk by chunk, until there is no more to do, the batch limit is reached, or the turn has used up the tenant's credit. */
+CHAM_INLINE u32 serve_hook(struct cham_core *core, struct cham_instance *inst, u64 credit,
+                           u32 (*hook)(struct cham_core *, struct cham_instance *, u32))
+{
+    u32 n = 0, served;
+    do {
+        n += served = hook(core, inst, CHAM_CHUNK);
+    } while (served == CHAM_CHUNK && n < CHAM_BATCH && core_cycles(core) - core->cycles < credit);
+    return n;
+}
+
+/* All due hooks of an instance; each serves a chunk at least, so that none waits for ever. served[hook] counts them. */
+static void serve(struct cham_core *core, struct cham_instance *inst, u64 credit, u32 served[CHAM_HOOKS])
+{
+    int active = likely(inst->state == CHAM_INSTANCE_ACTIVE); /* else it is prepared: only its ring is looked at */
+    served[CHAM_TIMER] = active ? serve_hook(core, inst, credit, cham_enter_timer) : 0;
+    served[CHAM_RX] = active ? serve_hook(core, inst, credit, serve_backlog) : 0;
+    served[CHAM_RING] = serve_hook(core, inst, credit, serve_ring);
+    served[CHAM_TXDUE] = active ? serve_hook(core, inst, credit, cham_enter_tx) : 0;
 }
 
 /* One tenant's turn, and what it is charged: what was measured, but no more than its contracts allow. The machine's
@@ -90,7 +104,7 @@ static u32 turn(struct cham_core *core, u32 index)
         u32 served[CHAM_HOOKS], n = 0;
         if (unlikely(inst->state != CHAM_INSTANCE_ACTIVE && inst->state != CHAM_INSTANCE_PREPARED))
             continue;
-        serve(core, inst, served);
+        serve(core, inst, (u64)core->tenants[index].deficit, served);
         u64 total = 0;
         for (u32 h = 0; h < CHAM_HOOKS; h++) {
             share[h] = served[h] * (unit->cold[h] + COST_PACKET_BOUND);
