@@ -425,8 +425,6 @@ def _declarations() -> str:
     lines = [f"declare i{bits} @llvm.bswap.i{bits}(i{bits})" for bits in (16, 32, 64)]
     lines.append("declare i64 @llvm.umin.i64(i64, i64)")
     for helper in HELPERS.values():
-        if not helper.chamelio:
-            continue
         kinds = ["ptr", *("ptr" if a.is_pointer or a.kind in ("ctx", "map") else "i64" for a in helper.args)]
         result = "i64" if helper.ret == "scalar" else "ptr"
         lines.append(f"declare {result} @{_helper_symbol(helper.name)}({', '.join(kinds)})")

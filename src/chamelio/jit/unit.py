@@ -154,7 +154,7 @@ def separate(proofs: list[Proof], obj: Object, layout: Layout, *, virtual: bool,
         f"  %f = load volatile ptr, ptr @cham_pointer_{hook}\n  %v = call i64 %f(ptr %turn)\n  ret i64 %v\n}}\n"
         for hook in hooks
     )
-    kept = [INIT, *(f"cham_h_{helper.name}" for helper in HELPERS.values() if helper.chamelio)]
+    kept = [INIT, *(f"cham_h_{helper.name}" for helper in HELPERS.values())]
     loops = modules.link(
         [
             modules.provider_text("unit.c"),

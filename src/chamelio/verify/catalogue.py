@@ -5,6 +5,7 @@ Costs are cycles of the cost model: `Cost(fixed, per_byte, lines)`; `lines` is h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chamelio.jit.layout import ARRAY, BYTES, DATA, HASH, RING_IN, RING_OUT, TIMER, TX
@@ -16,24 +17,36 @@ HOOKS = ("rx", "ring", "tx", "timer")
 
 @dataclass(frozen=True)
 class CtxField:
-    """One field of a context: what a load of exactly this offset and size gives."""
+    """One field of a context: what a load of exactly this offset and size gives.
+
+    `kind`: "scalar", or an address: "packet", "packet_end", "packet_meta", "entry", "entry_end", "sock_or_null".
+    `narrow`: aligned parts of it can be accessed too; `writable`: it can be stored to.
+    """
 
     name: str
     offset: int
     size: int
-    kind: str  # "scalar", "packet", "packet_end", "entry", "entry_end"
+    kind: str
     doc: str = ""
+    writable: bool = False
+    narrow: bool = False
 
 
 @dataclass(frozen=True)
 class Context:
-    """What r1 points to when a handler starts. Fields are read-only."""
+    """What r1 points to when a handler starts, and what the handler may call.
+
+    `sections`: names of sections that mean this context; one that ends in `/` or `.` means all names that begin with it.
+    """
 
     name: str
     size: int
     fields: tuple[CtxField, ...]
     hooks: tuple[str, ...]
     packet_max: int  # bytes of the longest packet
+    helpers: Mapping[int, Helper] = field(default_factory=dict)
+    sections: tuple[str, ...] = ()
+    runs: bool = False  # False: its programs can be verified, not run
 
     def field_at(self, offset: int) -> CtxField | None:
         """The field that begins at an offset."""
@@ -42,11 +55,21 @@ class Context:
 
 @dataclass(frozen=True)
 class Arg:
-    """One argument. `kind`: "ctx", "map", "scalar", or memory that the helper reads: "key", "value", "entry"."""
+    """One argument.
+
+    `kind`, of numbers and objects: "scalar"; "constant", one number on all paths; "ctx"; "map", of the kinds in `maps` (none:
+    of any kind); "sock", an address of a socket; "allocated", memory that a helper has handed out; "callback", a function;
+    "stack_or_null", an address on the stack or 0.
+    `kind`, of memory: "key", "value" and "entry", which the map says the size of and the helper reads; "value_out", which it
+    writes; "read" and "write", of `size` bytes, or, if that is 0, of as many as the next argument says, "size" (at least one)
+    or "size_or_zero". What is written whole need not be initialised before. `nullable`: NULL will do.
+    """
 
     name: str
     kind: str
-    maps: tuple[int, ...] = ()  # of kind "map": which kinds of map
+    maps: tuple[int, ...] = ()
+    size: int = 0
+    nullable: bool = False
 
     @property
     def is_pointer(self) -> bool:
@@ -70,15 +93,15 @@ class Helper:
     id: int
     name: str
     args: tuple[Arg, ...]
-    ret: str  # "scalar" or "map_value_or_null"
+    ret: str  # "scalar", "void", or an address: "map_value_or_null", "allocated_or_null", "sock_or_null", "sock"
     cost: Cost
     doc: str
     errors: str = ""
     invalidates_packet: bool = False
     pure: bool = False
     length_arg: int | None = None  # register whose low 32 bits are the length that is priced
-    chamelio: bool = True
-    hooks: tuple[str, ...] = field(default=HOOKS)
+    acquires: bool = False  # what it returns must be given back before the program ends
+    releases: int | None = None  # register whose reference it takes back
 
     @property
     def result(self) -> str:
@@ -232,6 +255,8 @@ CHAMELIO = Context(
     ),
     HOOKS,
     PACKET_MAX,
+    HELPERS,
+    runs=True,
 )
 
 XDP_MD = Context(
