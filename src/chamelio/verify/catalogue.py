@@ -13,6 +13,8 @@ from chamelio.jit.layout import ARRAY, BYTES, DATA, HASH, RING_IN, RING_OUT, TIM
 __all__ = ["ARRAY", "BYTES", "CONTEXTS", "DATA", "HASH", "HELPERS", "HOOKS", "RING_IN", "RING_OUT", "TIMER", "TX"]
 
 HOOKS = ("rx", "ring", "tx", "timer")
+MAP_READ_ONLY, MAP_WRITE_ONLY = 1 << 7, 1 << 8  # of a kernel map's flags: for programs
+SOCK_BYTES = 80  # of struct bpf_sock
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Context:
     hooks: tuple[str, ...]
     packet_max: int  # bytes of the longest packet
     helpers: Mapping[int, Helper] = field(default_factory=dict)
+    unsupported: Mapping[int, str] = field(default_factory=dict)  # helpers that are known by name only
     sections: tuple[str, ...] = ()
     runs: bool = False  # False: its programs can be verified, not run
 

@@ -65,6 +65,7 @@ _TABLE = [
         "align the field to its size; packets and odd offsets cannot be accessed so",
     ),
     ("V116", "unsafe", "The handler returns without a verdict", "return CHAM_DONE, CHAM_TX, CHAM_PUNT or CHAM_ERROR(reason)"),
+    ("V117", "unsafe", "Something acquired is not given back", "release it on every path, also where later steps fail"),
     ("V120", "unsafe", "A helper gets an argument that it does not take", "see the helper's declaration in chamelio.h"),
     ("V121", "unsupported", "No such helper", "only the helpers of chamelio.h can be called"),
     (

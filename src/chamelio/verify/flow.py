@@ -5,8 +5,8 @@ from __future__ import annotations
 from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn, jump_target
 from chamelio.bpf.object import Program
-from chamelio.verify.catalogue import HELPERS
-from chamelio.verify.machine import Refused
+from chamelio.verify.catalogue import Context
+from chamelio.verify.subject import Refused
 
 ARGUMENTS = 0b111110
 
@@ -14,8 +14,8 @@ ARGUMENTS = 0b111110
 class Shape:
     """`targets`: slots that jumps lead to; `live[pc]`: registers (bits) that may be read at or after pc before being written."""
 
-    def __init__(self, program: Program) -> None:
-        self.insns = program.insns
+    def __init__(self, program: Program, context: Context) -> None:
+        self.insns, self.context = program.insns, context
         starts = sorted(program.subprogs)
         self.ends = dict(zip(starts, [*starts[1:], len(self.insns)], strict=True))
         self.targets: set[int] = set()
@@ -72,7 +72,7 @@ class Shape:
     def _liveness(self) -> list[int]:
         """Backwards from where registers are read; each slot is visited a bounded number of times, whatever the jumps."""
         count = len(self.insns)
-        live, effects = [0] * count, [_effects(insn) for insn in self.insns]
+        live, effects = [0] * count, [self._effects(insn) for insn in self.insns]
         after = [self._successors(pc) for pc in range(count)]
         before: dict[int, list[int]] = {}
         for pc, successors in enumerate(after):
@@ -95,28 +95,27 @@ class Shape:
                         work.append(back)
         return live
 
-
-def _effects(insn: Insn) -> tuple[int, int]:
-    """Registers that an instruction reads, and those that it overwrites, as bits (r10 never counts)."""
-    dst, src = 1 << insn.dst & 0x3FF, 1 << insn.src & 0x3FF
-    if insn.op == bpf.LDDW:
-        return 0, dst
-    if insn.cls in (bpf.ALU, bpf.ALU64):
-        op = insn.op & 0xF0
-        used = src if insn.op & bpf.X and op != bpf.END else 0
-        return (used, dst) if op == bpf.MOV else (used | dst, dst)
-    if insn.is_exit:
-        return 1, 0  # its own r6..r9 end with it, the caller's come back
-    if insn.is_call:
-        if insn.src == bpf.PSEUDO_CALL:
-            return ARGUMENTS, ARGUMENTS | 1
-        helper = HELPERS.get(insn.imm)
-        count = len(helper.args) if helper else 5
-        return (1 << count + 1) - 2, ARGUMENTS | 1
-    if insn.is_jump:
-        return (dst | (src if insn.op & bpf.X else 0)) if insn.is_cond_jump else 0, 0
-    if insn.is_atomic:
-        return dst | src | 1, 0
-    if insn.is_load:
-        return src, dst
-    return dst | (src if insn.cls == bpf.STX else 0), 0
+    def _effects(self, insn: Insn) -> tuple[int, int]:
+        """Registers that an instruction reads, and those that it overwrites, as bits (r10 never counts)."""
+        dst, src = 1 << insn.dst & 0x3FF, 1 << insn.src & 0x3FF
+        if insn.op == bpf.LDDW:
+            return 0, dst
+        if insn.cls in (bpf.ALU, bpf.ALU64):
+            op = insn.op & 0xF0
+            used = src if insn.op & bpf.X and op != bpf.END else 0
+            return (used, dst) if op == bpf.MOV else (used | dst, dst)
+        if insn.is_exit:
+            return 1, 0  # its own r6..r9 end with it, the caller's come back
+        if insn.is_call:
+            if insn.src == bpf.PSEUDO_CALL:
+                return ARGUMENTS, ARGUMENTS | 1
+            helper = self.context.helpers.get(insn.imm)
+            count = len(helper.args) if helper else 5
+            return (1 << count + 1) - 2, ARGUMENTS | 1
+        if insn.is_jump:
+            return (dst | (src if insn.op & bpf.X else 0)) if insn.is_cond_jump else 0, 0
+        if insn.is_atomic:
+            return dst | src | 1, 0
+        if insn.is_load:
+            return src, dst
+        return dst | (src if insn.cls == bpf.STX else 0), 0

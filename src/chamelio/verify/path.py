@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from chamelio.verify.machine import count_bytes
 from chamelio.verify.scalar import Scalar
 from chamelio.verify.values import Pointer, Value
+from chamelio.verify.words import count_bytes
 
 SHOWN = 8  # steps; the last ones say most
 

@@ -63,11 +63,12 @@ class Proof:
 
 @dataclass(frozen=True)
 class Limits:
-    """Where the verdict is `budget`: instructions of the program, instructions stepped, seconds; states of
+    """Where the verdict is `budget`: instructions of the program, instructions stepped, states remembered, seconds; states of
     a kind that are remembered at a point."""
 
     instructions: int = 100_000
-    steps: int = 300_000
+    steps: int = 400_000
+    states: int = 60_000
     states_per_point: int = 64
     seconds: float = 5.0
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from chamelio.verify.scalar import UNKNOWN, Scalar, covers, truncate
+from chamelio.verify import scalar as s
+from chamelio.verify.scalar import UNKNOWN, Scalar, const
 
 STACK_BYTES = 512
 NO_PART = 1 << 40  # the step of a pointer without a variable part: zero is a multiple of everything
 NOTHING = -(1 << 40)  # no byte is proven, not even before the pointer: farther down than any pointer can reach
+META = -1  # the `var` of what is counted from the start of the metadata before a packet
 
 
 class Pointer(NamedTuple):
     """An address: base object, constant offset, and a variable part within [vmin, vmax].
 
-    `region`: "stack", "ctx", "packet", "packet_end", "entry", "entry_end", "map_value", "data", or "map" (a map itself).
+    `region`: "stack", "ctx", "packet", "packet_meta", "packet_end", "entry", "entry_end", "map_value", "data", "allocated" (of
+    `limit` bytes), "sock"; or what cannot be dereferenced: "map", "inner_map", "function" (at slot `off`).
     `map`: index of the map. `frame`: whose stack. `var`: names the variable part of a packet pointer, so that a comparison
     with the packet's end proves bytes for every pointer that shares it; 0: there is none. `step`: a power of two that the
-    variable part is a multiple of. `null`: it may be NULL, and all pointers of this number are together.
+    variable part is a multiple of. `null`: it may be NULL, and all pointers of this number are together. `object`: tells the
+    results of different calls apart; `ref`: it belongs to something that must be given back.
     """
 
     region: str
@@ -30,40 +35,106 @@ class Pointer(NamedTuple):
     var: int = 0
     null: int = 0
     step: int = NO_PART
+    limit: int = 0
+    object: int = 0
+    ref: int = 0
+
+    def same_object(self, other: Pointer) -> bool:
+        """Whether both count from one base, so that their difference is that of their offsets."""
+        return (self.region, self.map, self.frame, self.object) == (other.region, other.map, other.frame, other.object)
 
 
 Value = Scalar | Pointer
+
+
+def _piece(number: Scalar, skip: int, size: int) -> Scalar:
+    """Some bytes of a number as it lies in memory, the first `skip` left out."""
+    return s.truncate(s.shift_right(number, 8 * skip), 8 * size)._replace(ident=0)
 
 
 @dataclass(slots=True)
 class Frame:
     """One function's stack: which bytes are initialised (bit i: byte i from the bottom) and what is spilled where.
 
-    `spills[offset] = (size, value)`, offset from the bottom (0..511). `saved`: the caller's r6..r9, `back`: where it goes on.
+    `spills[offset] = (size, value)`, offset from the bottom (0..511). `saved`: the caller's r6..r9, and for a callback what it
+    gets in every turn and what the call returns; `back`: where the caller goes on, for a callback -2 - the slot of the call;
+    `times`: how often it runs at most; `start`: of a callback, where its function begins.
     """
 
     back: int = -1
     saved: tuple[Value | None, ...] = ()
     init: int = 0
     spills: dict[int, tuple[int, Value]] = field(default_factory=dict)
+    times: int = 1
+    start: int = -1
 
     def copy(self) -> Frame:
         """An independent copy."""
-        return Frame(self.back, self.saved, self.init, dict(self.spills))
+        return Frame(self.back, self.saved, self.init, dict(self.spills), self.times, self.start)
+
+    @property
+    def is_callback(self) -> bool:
+        """Whether a helper has called the function."""
+        return self.back < -1
+
+    @property
+    def call(self) -> int:
+        """The slot of the call."""
+        return -2 - self.back if self.is_callback else self.back - 1
 
     def overlapping(self, at: int, size: int) -> list[int]:
         """Offsets of spills that touch [at, at + size)."""
         return [o for o, (n, _) in self.spills.items() if o < at + size and at < o + n]
 
-    def write(self, at: int, size: int, value: Value) -> None:
-        """Store a value; spilled pointers that lose bytes are gone altogether."""
+    def forget(self, at: int, size: int) -> None:
+        """What is spilled in a range is no longer known; a pointer that loses bytes is gone altogether, as if never written."""
         for o in self.overlapping(at, size):
             n, old = self.spills.pop(o)
             if isinstance(old, Pointer):
                 self.init &= ~(((1 << n) - 1) << o)
+                continue
+            for part, length in ((o, at - o), (at + size, o + n - at - size)):  # bytes on either side keep what they are
+                if length > 0:
+                    self.spills[part] = length, _piece(old, part - o, length)
+
+    def write(self, at: int, size: int, value: Value) -> None:
+        """Store a value."""
+        if self.spills:
+            self.forget(at, size)
         self.init |= ((1 << size) - 1) << at
         if isinstance(value, Pointer) or value.umax != UNKNOWN.umax or value.mask != UNKNOWN.mask or value.ident:
             self.spills[at] = (size, value)
+
+    def read(self, at: int, size: int) -> Value | None:
+        """What is stored there, as far as it is known; None: a part of an address."""
+        held = self.spills.get(at)
+        if held is not None and held[0] == size:
+            return held[1]
+        touching = self.overlapping(at, size)
+        if any(isinstance(self.spills[o][1], Pointer) for o in touching):
+            return None
+        if len(touching) == 1:
+            o, (n, old) = touching[0], self.spills[touching[0]]
+            if o <= at and at + size <= o + n and isinstance(old, Scalar):
+                return _piece(old, at - o, size)
+        elif touching:
+            whole = self._constant(at, size, touching)
+            if whole is not None:
+                return const(whole)._replace(hard=(1 << 8 * size) - 1)
+        return s.truncate(UNKNOWN, 8 * size)
+
+    def _constant(self, at: int, size: int, touching: list[int]) -> int | None:
+        """The number that constants side by side make up, if they cover a range."""
+        word = covered = 0
+        for o in touching:
+            n, old = self.spills[o]
+            assert isinstance(old, Scalar)
+            if old.mask:
+                return None
+            shift = 8 * (o - at)
+            word |= old.value << shift if shift >= 0 else old.value >> -shift
+            covered += min(o + n, at + size) - max(o, at)
+        return word & ((1 << 8 * size) - 1) if covered == size else None
 
     def initialised(self, at: int, size: int) -> bool:
         """Whether every byte of a range has been written."""
@@ -80,19 +151,30 @@ class State:
     """Registers r0..r9 (None: never written), the stack frames, what is proven of the packet, and the next free number.
 
     `rooms[ident] = (var, off)`: a number that is the distance from `off` bytes behind the packet base that `var` names to
-    the packet's end; what is shown of it is shown of the packet.
+    the packet's end; what is shown of it is shown of the packet. `links[ident] = (root, delta)`: a number that is `delta` more
+    than the number `root`, modulo 2^64. `refs`: what was acquired and not given back yet.
     """
 
     regs: list[Value | None]
     frames: list[Frame]
     proven: dict[int, int] = field(default_factory=dict)  # see proven_bytes
     rooms: dict[int, tuple[int, int]] = field(default_factory=dict)
+    links: dict[int, tuple[int, int]] = field(default_factory=dict)
+    refs: tuple[int, ...] = ()
     serial: int = 1
     ended: int | None = None  # the last call on this path that ended packet addresses; for errors only
 
     def copy(self) -> State:
         """An independent copy."""
-        return State(list(self.regs), [f.copy() for f in self.frames], dict(self.proven), dict(self.rooms), self.serial, self.ended)
+        return State(
+            list(self.regs), [f.copy() for f in self.frames], dict(self.proven), dict(self.rooms), dict(self.links), self.refs,
+            self.serial, self.ended,
+        )  # fmt: skip
+
+    @property
+    def times(self) -> int:
+        """How often the function that is being executed runs at most, for one run of the program's."""
+        return self.frames[-1].times
 
     def number(self) -> int:
         """A number that nothing else has."""
@@ -104,121 +186,30 @@ class State:
 
         A variable base that was never compared may lie anywhere, so that not even bytes before it are proven.
         """
-        return self.proven.get(var, NOTHING if var else 0)
+        return self.proven.get(var, NOTHING if var > 0 else 0)
 
     def prove(self, var: int, end: int) -> None:
         """A comparison has shown that the packet has all bytes before `end`."""
         self.proven[var] = max(self.proven_bytes(var), end)
 
-    def replace_all(self, change: object) -> None:
-        """Apply a function Value -> Value | None to every value, wherever it is."""
-        assert callable(change)
+    def root(self, ident: int) -> tuple[int, int]:
+        """The number that `ident` is counted from, and by how much it is more."""
+        return self.links.get(ident, (ident, 0))
+
+    def replace_all(self, change: Callable[[Value], Value | None]) -> None:
+        """Apply a function to every value, wherever it is."""
         self.regs = [None if v is None else change(v) for v in self.regs]
         for f in self.frames:
-            f.saved = tuple(None if v is None else change(v) for v in f.saved)
+            if f.saved:
+                f.saved = tuple(None if v is None else change(v) for v in f.saved)
             for o, (n, v) in list(f.spills.items()):
                 new = change(v)
                 if new is None:
                     del f.spills[o]
                     f.init &= ~(((1 << n) - 1) << o)
-                else:
+                elif new is not v:
                     f.spills[o] = (n, new)
 
     def key(self) -> tuple[int, ...]:
         """The call chain: states of different chains are never compared."""
         return tuple(f.back for f in self.frames)
-
-
-def features(state: State, live: int) -> dict[tuple[int, int], object]:
-    """What a state that this one covers must share: the constants and the bases of pointers, by where they are.
-
-    Places are (-1, register) for those in `live`, and (frame, offset) on the stack. A constant covers only itself, and a
-    pointer one with the same base and constant offset.
-    """
-    out: dict[tuple[int, int], object] = {}
-
-    def note(where: tuple[int, int], size: int, value: Value) -> None:
-        if isinstance(value, Pointer):
-            out[where] = size, value.region, value.map, value.frame, value.off
-        elif value.mask == 0:
-            out[where] = size, value.value
-
-    for reg, held in enumerate(state.regs):
-        if held is not None and live >> reg & 1:
-            note((-1, reg), 8, held)
-    for n, frame in enumerate(state.frames):
-        for offset, (size, spilled) in frame.spills.items():
-            note((n, offset), size, spilled)
-    return out
-
-
-class Cover:
-    """Whether an explored state describes everything that a new one does; numbers of the two may differ in name."""
-
-    def __init__(self, old: State, new: State, live: int) -> None:
-        self.old, self.new, self.live = old, new, live
-        self.names: dict[tuple[str, int], int] = {}
-
-    def holds(self) -> bool:
-        """True: exploring the new state again cannot show anything new."""
-        for reg in range(10):
-            if self.live >> reg & 1 and not self._value(self.old.regs[reg], self.new.regs[reg]):
-                return False
-        if self.old.proven_bytes(0) > self.new.proven_bytes(0):
-            return False  # the packet's start can be loaded again at any time
-        return all(self._frame(a, b) for a, b in zip(self.old.frames, self.new.frames, strict=True))
-
-    def _same_name(self, kind: str, a: int, b: int) -> bool:
-        if not a:
-            return True
-        if not b:
-            return False
-        return self.names.setdefault((kind, a), b) == b
-
-    def _same_room(self, a: int, b: int) -> bool:
-        if a not in self.old.rooms:
-            return True
-        if b not in self.new.rooms:
-            return False
-        (old_var, old_off), (new_var, new_off) = self.old.rooms[a], self.new.rooms[b]
-        return old_off == new_off and bool(old_var) == bool(new_var) and self._same_name("var", old_var, new_var)
-
-    def _value(self, a: Value | None, b: Value | None) -> bool:
-        if a is None:
-            return True
-        if b is None:
-            return False
-        if isinstance(a, Scalar):
-            if not isinstance(b, Scalar) or not covers(a, b):
-                return False
-            return a.mask == 0 or (self._same_name("scalar", a.ident, b.ident) and self._same_room(a.ident, b.ident))
-        if not isinstance(b, Pointer):
-            return False
-        if (a.region, a.map, a.frame, a.off) != (b.region, b.map, b.frame, b.off):
-            return False
-        if not a.vmin <= b.vmin <= b.vmax <= a.vmax or a.step > b.step:
-            return False
-        if bool(a.null) != bool(b.null) or not self._same_name("null", a.null, b.null):
-            return False
-        if a.region == "packet":
-            if bool(a.var) != bool(b.var) or not self._same_name("var", a.var, b.var):
-                return False
-            return self.old.proven_bytes(a.var) <= self.new.proven_bytes(b.var)
-        return True
-
-    def _frame(self, a: Frame, b: Frame) -> bool:
-        if a.init & ~b.init or not all(self._value(x, y) for x, y in zip(a.saved, b.saved, strict=True)):
-            return False
-        for o, (n, value) in a.spills.items():
-            other = b.spills.get(o)
-            if other is None or other[0] != n:
-                if isinstance(value, Pointer) or value.ident or b.holds_pointer(o, n):
-                    return False  # a copy that is linked to another value narrows with it; these bytes would not
-                if not covers(value, truncate(UNKNOWN, 8 * n)):
-                    return False
-            elif not self._value(value, other[1]):
-                return False
-        for o, (n, value) in b.spills.items():  # bytes that are plain data in the old state must be so in the new one
-            if isinstance(value, Pointer) and o not in a.spills and a.init >> o & ((1 << n) - 1):
-                return False
-        return True

@@ -1,0 +1,468 @@
+"""Exploration: every path of a program, joined only where an explored state describes the new one.
+
+The graph of explored states is acyclic, because a state that repeats on its own path is refused as an endless loop; the
+worst case is the longest path over it. Local calls are explored at each call site. Giving up is a verdict, never an accept.
+
+Only what a helper calls in turn, at most so many times, is joined with what is still being explored: there, and only there, numbers
+that change from turn to turn are widened, so that one turn stands for all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from chamelio.bpf import insn as bpf
+from chamelio.bpf.insn import Insn, jump_target
+from chamelio.bpf.object import Object, Program
+from chamelio.verify.calls import Callback
+from chamelio.verify.catalogue import Context
+from chamelio.verify.cover import Cover, Features, features
+from chamelio.verify.demand import Demand, Effect, number_flow
+from chamelio.verify.flow import Shape
+from chamelio.verify.machine import Machine, cold_and_warm
+from chamelio.verify.path import Step, path_text
+from chamelio.verify.proof import Limits
+from chamelio.verify.scalar import UNKNOWN, Scalar
+from chamelio.verify.subject import Refused, Subject, bit
+from chamelio.verify.values import Frame, Pointer, State, Value
+from chamelio.verify.words import describe
+
+MAX_FRAMES = 8
+CLOCK_EVERY = 256  # steps between looks at the clock
+MAX_ERRORS = 50  # of one program
+
+Way = tuple[int, State, Step | None, Effect | None]  # where to go on, in what state, the branch that leads there, what it needs
+
+
+@dataclass(eq=False, slots=True)
+class Stretch:
+    """What was executed from a join or branch to the next, for attribution: (slot, cycles cold), and the costliest way on."""
+
+    costs: list[tuple[int, int]]
+    next: Stretch | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Memo:
+    """A state at a point, and once everything after it is explored what that can cost at most and needs of the state."""
+
+    state: State
+    done: bool = False
+    cold: int = 0
+    warm: int = 0
+    demand: Demand | None = None
+    worst: Stretch | None = None
+
+
+class _Point:
+    """The states explored at one point, found by the constants in them, so that long loops cost no comparison per turn.
+
+    A pattern is where a state has constants; by pattern and constants the states are kept.
+    """
+
+    def __init__(self, live: int, most: int) -> None:
+        self.live, self.most = live, most
+        self.by_pattern: dict[tuple[tuple[int, int], ...], dict[tuple[object, ...], list[_Memo]]] = {}
+
+    def candidates(self, found: Features) -> Iterator[_Memo]:
+        """States that may cover one with these features, of each sort the latest first."""
+        has = found.get
+        for pattern, alike in self.by_pattern.items():
+            if alike:
+                yield from reversed(alike.get(tuple(map(has, pattern)), ()))
+
+    def add(self, memo: _Memo, found: Features) -> None:
+        """Remember a state. Of too many alike a finished one is forgotten: that costs time, never soundness."""
+        pattern = tuple(sorted(found))
+        alike = self.by_pattern.setdefault(pattern, {}).setdefault(tuple(map(found.get, pattern)), [])
+        alike.append(memo)
+        if len(alike) > self.most:
+            done = next((m for m in alike if m.done), None)
+            if done is not None:
+                alike.remove(done)
+
+    def remove(self, memo: _Memo, found: Features) -> None:
+        """Forget a state that was added with these features."""
+        pattern = tuple(sorted(found))
+        alike = self.by_pattern[pattern]
+        key = tuple(map(found.get, pattern))
+        alike[key].remove(memo)
+        if not alike[key]:
+            del alike[key]
+        if not alike:
+            del self.by_pattern[pattern]
+
+
+@dataclass(eq=False, slots=True)
+class _Node:
+    """A stretch of the path being explored: from a branch or join to the next."""
+
+    pending: list[Way]
+    stretch: Stretch
+    cold: int = 0
+    warm: int = 0
+    memo: _Memo | None = None
+    point: _Point | None = None
+    why: Step | None = None
+    entry: Effect | None = None
+    best_cold: int = -1
+    best_warm: int = 0
+    effects: list[Effect] = field(default_factory=list)
+    demand: Demand = field(default_factory=Demand)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A refusal, where it is, and the branches that lead there as text."""
+
+    refused: Refused
+    pc: int
+    path: tuple[str, ...]
+
+
+class Explorer:
+    """Explores one program."""
+
+    def __init__(self, obj: Object, program: Program, context: Context, hook: str, limits: Limits, *, every: bool = False) -> None:
+        self.program, self.limits, self.every = program, limits, every
+        self.insns = program.insns
+        self.shape = Shape(program, context)
+        self.subject = Subject(obj, self.insns, context, hook, self._at)
+        self.machine = Machine(self.subject)
+        self.flows = [number_flow(insn) for insn in self.insns]
+        self.points: dict[tuple[int, tuple[int, ...]], _Point] = {}
+        self.findings: list[Finding] = []
+        self.steps = self.states = 0
+        self.pc = 0
+        self.deadline = time.perf_counter() + limits.seconds
+        self.stack: list[_Node] = []
+        self.why: Step | None = None  # the branch that leads to the stretch being run, which is not on the stack yet
+        self.back_jumps: dict[int, int] = {}
+        self.cold = self.warm = 0
+        self.worst: Stretch | None = None
+
+    # ---- the search ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Explore everything; then `cold`, `warm` are the worst case, unless there are `findings`."""
+        start = State([None] * 10, [Frame()])
+        start.regs[1] = Pointer("ctx")
+        root = _Node([(0, start, None, None)], Stretch([]))
+        self.stack = [root]
+        while self.stack:
+            node = self.stack[-1]
+            if node.pending:
+                try:
+                    self._arrive(node, *node.pending.pop())
+                except Refused as refused:
+                    self.findings.append(Finding(refused, self.pc, self.causal_path()))
+                    if not self.every or refused.code == "V160" or len(self.findings) >= MAX_ERRORS:
+                        return
+                    node.demand.whole = True  # nothing is known of what comes after
+                continue
+            self.stack.pop()
+            self._finish(node)
+
+    def _finish(self, node: _Node) -> None:
+        """Everything after a stretch is explored."""
+        node.demand.back(node.effects, self.flows)
+        cold, warm = node.cold + max(node.best_cold, 0), node.warm + node.best_warm
+        memo = node.memo
+        if memo is not None:
+            assert node.point is not None
+            point = node.point
+            point.remove(memo, features(memo.state, point.live, point.live))
+            memo.done, memo.cold, memo.warm, memo.demand, memo.worst = True, cold, warm, node.demand, node.stretch
+            if node.demand.whole:
+                point.add(memo, features(memo.state, point.live, point.live))
+            else:
+                point.add(memo, features(memo.state, node.demand.read, node.demand.exact, node.demand))
+        if self.stack:
+            self._child(self.stack[-1], cold, warm, self._before(node.entry, node.demand), node.stretch)
+        else:
+            self.cold, self.warm, self.worst = cold, warm, node.stretch.next
+
+    def _before(self, entry: Effect | None, demand: Demand) -> Demand:
+        """What is needed before the branch that leads to where `demand` is needed."""
+        if entry is None:
+            return demand
+        before = demand.copy()
+        before.back([entry], self.flows)
+        return before
+
+    @staticmethod
+    def _child(node: _Node, cold: int, warm: int, demand: Demand, stretch: Stretch | None) -> None:
+        if cold > node.best_cold:
+            node.best_cold, node.stretch.next = cold, stretch
+        node.best_warm = max(node.best_warm, warm)
+        node.demand.add(demand)
+
+    def _arrive(self, parent: _Node, pc: int, state: State, why: Step | None, entry: Effect | None) -> None:
+        """Reach a point: known already, or the beginning of a new stretch."""
+        self.pc, self.why = pc, why
+        memo = point = None
+        turn = state.frames[-1].is_callback and state.frames[-1].call == pc
+        if pc in self.shape.targets or turn:
+            live = 0 if turn else self.shape.live[pc]
+            where = pc, state.key()
+            point = self.points.get(where)
+            if point is None:
+                point = self.points[where] = _Point(live, self.limits.states_per_point)
+            if turn:
+                self._widen(where, state)
+            found = features(state, live, live)
+            loosened: State | None = None
+            for old in point.candidates(found):
+                cover = Cover(old.state, state, live, old.demand)
+                if not cover.holds():
+                    continue
+                if old.done:
+                    assert old.demand is not None
+                    demand = old.demand if old.demand.whole else cover.translated()
+                    self._child(parent, old.cold, old.warm, self._before(entry, demand), old.worst)
+                    return
+                if turn:
+                    parent.demand.whole = True
+                    self._child(parent, 0, 0, Demand(), None)
+                    return
+                # an unfinished state lies on this very path; what is less than it may still come to an end (a counter
+                # that falls from an unknown start), what is no less never will
+                loosened = loosened or _loosened(state)
+                if Cover(loosened, old.state, live).holds():
+                    raise Refused(
+                        "V130", "the loop may never end", "after a turn of it, nothing has changed that the verifier knows of"
+                    )
+            memo = _Memo(loosened or _loosened(state))
+            point.add(memo, features(memo.state, live, live))
+            self.states += 1
+            if self.states > self.limits.states:
+                raise self._gave_up(f"{self.limits.states:,} states")
+        try:
+            node = self._stretch(pc, state, memo, why)
+        except Refused:
+            if memo is not None and point is not None:
+                point.remove(memo, features(memo.state, point.live, point.live))
+            raise
+        node.point, node.entry = point, entry
+        self.stack.append(node)
+
+    def _stretch(self, pc: int, state: State, memo: _Memo | None, why: Step | None) -> _Node:
+        """Run straight on until control branches, joins or ends."""
+        stretch = Stretch([])
+        node = _Node([], stretch, memo=memo, why=why)
+        subject = self.subject
+        effects = subject.effects = []
+        node.effects = effects
+        self.why = why
+        accesses = subject.facts.accesses
+        cold = warm = 0
+        first = True
+        while True:
+            self.pc = pc
+            if not first and pc in self.shape.targets:
+                node.pending = [(pc, state, None, None)]
+                break
+            first = False
+            self._tick()
+            insn = self.insns[pc]
+            subject.facts.reached.add(pc)
+            if pc in self.shape.bad:
+                raise self.shape.bad[pc]
+            subject.extra_cold = 0
+            times = state.times
+            extra_cold, extra_warm, after = self._step(pc, insn, state)
+            base_cold, base_warm = cold_and_warm(insn, accesses.get(pc))
+            spent = times * (base_cold + extra_cold + subject.extra_cold)
+            cold += spent
+            warm += times * (base_warm + extra_warm)
+            stretch.costs.append((pc, spent))
+            if isinstance(after, int):
+                pc = after
+                continue
+            node.pending = after
+            break
+        node.cold, node.warm = cold, warm
+        return node
+
+    def _tick(self) -> None:
+        self.steps += 1
+        if self.steps > self.limits.steps:
+            raise self._gave_up(f"{self.limits.steps:,} instructions")
+        if self.steps % CLOCK_EVERY == 0 and time.perf_counter() > self.deadline:
+            raise self._gave_up(f"{self.limits.seconds:g} s")
+
+    def _gave_up(self, spent: str) -> Refused:
+        reason = f"after {spent} not everything was explored"
+        if self.back_jumps:
+            self.pc, turns = max(self.back_jumps.items(), key=lambda item: item[1])
+            reason += f"; the loop that ends here was followed {turns:,} times, more than any other"
+        return Refused("V160", "too many paths", reason)
+
+    def _step(self, pc: int, insn: Insn, state: State) -> tuple[int, int, int | list[Way]]:
+        """One instruction: extra cost, and the next slot or the ways to go on."""
+        after = self.shape.next(pc)
+        if state.frames[-1].is_callback and state.frames[-1].call == pc:
+            return 0, 0, self._turn(pc, state)
+        if insn.is_exit:
+            return 0, 0, self._exit(state)
+        if insn.is_call:
+            if insn.op == bpf.CALLX:
+                raise Refused("V140", "a call through a register (callx)", "functions are called by name")
+            if insn.src == bpf.PSEUDO_CALL:
+                return 0, 0, self._call(pc, insn, state)
+            if insn.src != 0:
+                raise Refused("V140", "a kernel function (kfunc) is called", "there is no kernel here")
+        elif insn.is_cond_jump:
+            return 0, 0, self._branch(pc, insn, state, after)
+        elif insn.is_jump:
+            return 0, 0, self._jump(pc, jump_target(pc, insn))
+        cold, warm, callback = self.machine.step(state, pc, insn)
+        if callback is not None:
+            return cold, warm, self._call_back(pc, state, callback)
+        return cold, warm, after
+
+    def _jump(self, pc: int, target: int) -> int:
+        if target <= pc:
+            self.back_jumps[pc] = self.back_jumps.get(pc, 0) + 1
+        return target
+
+    # ---- calls ----------------------------------------------------------------------------------------------------
+
+    def _enter(self, pc: int, target: int, state: State) -> None:
+        """Check that a function may be entered here."""
+        if len(state.frames) >= MAX_FRAMES:
+            raise Refused("V132", "calls nest too deeply", f"this would be frame {MAX_FRAMES + 1}")
+        function_of = self.program.subprog_at
+        chain = [*(function_of(f.call) for f in state.frames[1:]), function_of(pc)]
+        if target in chain:
+            raise Refused("V131", "a function calls itself", "directly or through others")
+
+    def _call(self, pc: int, insn: Insn, state: State) -> int:
+        target = pc + 1 + insn.imm
+        self._enter(pc, target, state)
+        state.frames.append(Frame(pc + 1, tuple(state.regs[6:10]), times=state.times))
+        state.regs[0] = None
+        state.regs[6:10] = [None] * 4
+        self.subject.effects.append((Demand.call, len(state.frames) - 1))
+        return target
+
+    def _exit(self, state: State) -> int | list[Way]:
+        depth = len(state.frames) - 1
+        value = state.regs[0]
+        effects = self.subject.effects
+        if depth == 0:
+            if value is None:
+                raise Refused("V116", "the handler returns without a verdict", "r0 was never written on this path")
+            if isinstance(value, Pointer):
+                raise Refused("V112", f"{describe(value)} is returned", "a verdict is a number")
+            if state.refs:
+                raise Refused("V117", "the program ends", "what was acquired on this path has not been given back")
+            effects.append((Demand.end,))
+            return []
+        if isinstance(value, Pointer) and value.region == "stack" and value.frame == depth:
+            raise Refused("V112", "the address of a local variable is returned", "its frame ends here")
+        frame = state.frames[-1]
+        if frame.is_callback:
+            if not isinstance(value, Scalar):
+                raise Refused("V116", "the callback returns without a number", "0 goes on, 1 ends the loop")
+            effects.append((Demand.everything,))
+            frame.init, frame.spills, state.regs = 0, {}, [None] * 10
+            return [(frame.call, state, None, None)]
+        state.frames.pop()
+        state.replace_all(lambda v: None if isinstance(v, Pointer) and v.region == "stack" and v.frame == depth else v)
+        state.regs[1:6] = [None] * 5
+        state.regs[6:10] = list(frame.saved)
+        effects.append((Demand.leave, depth))
+        return frame.back
+
+    # ---- callbacks: a point at the call, where every turn begins and the loop ends -------------------------------------------
+
+    def _call_back(self, pc: int, state: State, callback: Callback) -> list[Way]:
+        if callback.start not in self.shape.ends:
+            raise Refused("V133", "a callback where no function begins", f"slot {callback.start} is not the start of one")
+        self._enter(pc, callback.start, state)
+        self.subject.effects.append((Demand.everything,))
+        result = state.regs[0]
+        saved = (*state.regs[6:10], *callback.arguments, result)
+        times = state.times * callback.times
+        state.frames.append(Frame(-2 - pc, saved, times=times, start=callback.start))
+        state.regs = [None] * 10
+        return [(pc, state, None, None)]
+
+    def _turn(self, pc: int, state: State) -> list[Way]:
+        """Another turn, or none."""
+        self.subject.effects.append((Demand.everything,))
+        frame = state.frames[-1]
+        again = state.copy()
+        again.regs[1:6] = list(frame.saved[4:9])
+        state.frames.pop()
+        state.regs[0] = frame.saved[9]
+        state.regs[6:10] = list(frame.saved[:4])
+        return [(frame.start, again, None, None), (self.shape.next(pc), state, None, None)]
+
+    def _widen(self, where: tuple[int, tuple[int, ...]], state: State) -> None:
+        """Numbers that differ from what they were at the turn before may be anything."""
+        before = next((n.memo.state for n in reversed(self.stack) if n.memo is not None and n.point is self.points[where]), None)
+        if before is None:
+            return
+
+        def wider(old: Value | None, new: Value | None) -> Value | None:
+            changed = isinstance(old, Scalar) and isinstance(new, Scalar) and old[:6] != new[:6]
+            return UNKNOWN if changed else new
+
+        for old_frame, new_frame in zip(before.frames, state.frames, strict=True):
+            new_frame.saved = tuple(wider(a, b) for a, b in zip(old_frame.saved, new_frame.saved, strict=True))
+            for at, (size, value) in list(new_frame.spills.items()):
+                was = old_frame.spills.get(at)
+                if isinstance(value, Scalar) and (was is None or was[0] != size or wider(was[1], value) is UNKNOWN):
+                    del new_frame.spills[at]
+
+    # ---- branches --------------------------------------------------------------------------------------------------
+
+    def _branch(self, pc: int, insn: Insn, state: State, after: int) -> list[Way]:
+        target = jump_target(pc, insn)
+        ways = self.machine.arithmetic.outcomes(state, pc, insn)
+        a = self.subject.get(state, insn.dst)
+        operands = bit(insn.dst) | (bit(insn.src) if insn.op & bpf.X else 0)
+        out: list[Way] = []
+        if len(ways) < 2:  # what is known of the operands has decided it
+            self.subject.effects.append((Demand.branch, operands, True, (), None))
+        for taken, new, places, proven in ways:
+            if taken:
+                self._jump(pc, target)
+            shown = proven[1] if proven is not None and isinstance(a, Pointer) and a.region == "packet" else None
+            after_a = a if insn.dst == bpf.FRAME else new.regs[insn.dst]
+            step = Step(pc, taken, a, after_a, shown)
+            out.append((target if taken else after, new, step, (Demand.branch, operands, False, places, proven)))
+        return out
+
+    # ---- words ------------------------------------------------------------------------------------------------------
+
+    def _at(self, pc: int) -> str:
+        line = self.program.line_at(pc)
+        return f"{line.line}:{line.col}" if line else f"instruction {pc}"
+
+    def causal_path(self) -> tuple[str, ...]:
+        """The branches on the way to where exploration stands."""
+        return path_text([*(node.why for node in self.stack), self.why], self._at)
+
+
+def _loosened(state: State) -> State:
+    """A copy to compare later states with: names that only one value has say nothing, but for distances to the packet's end."""
+    count: dict[int, int] = {}
+
+    def note(v: Value) -> Value:
+        if isinstance(v, Scalar) and v.ident:
+            root = state.root(v.ident)[0]
+            count[root] = count.get(root, 0) + 1
+        return v
+
+    out = state.copy()
+    out.replace_all(note)
+    rooms = out.rooms = {ident: room for ident, room in out.rooms.items() if count.get(out.root(ident)[0])}
+    tied = {root for root, n in count.items() if n > 1} | {out.root(ident)[0] for ident in rooms}
+    out.replace_all(lambda v: v._replace(ident=0) if isinstance(v, Scalar) and v.ident and out.root(v.ident)[0] not in tied else v)
+    out.links = {ident: link for ident, link in out.links.items() if link[0] in tied}
+    return out
