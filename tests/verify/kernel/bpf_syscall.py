@@ -32,7 +32,7 @@ PROG_TYPES = {
 #: The program type that each of our contexts is loaded as.
 TYPE_OF_CONTEXT = {
     "xdp_md": "xdp", "__sk_buff": "sched_cls", "socket_filter": "socket_filter", "cgroup_skb": "cgroup_skb",
-    "lwt": "lwt_xmit", "sk_skb": "sk_skb",
+    "lwt_xmit": "lwt_xmit", "sk_skb": "sk_skb",
 }  # fmt: skip
 F_ANY_ALIGNMENT = 1 << 1
 F_TEST_STATE_FREQ = 1 << 3

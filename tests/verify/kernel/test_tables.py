@@ -279,12 +279,38 @@ def test_packet_addresses_end_where_the_table_says_so() -> None:
         for helper in HELPERS[name].values():
             if any(arg.kind in ("callback", "allocated") for arg in helper.args) or helper.acquires:
                 continue
+            if helper.name == "bpf_tail_call":  # it comes back only if it has done nothing; see the test below
+                continue
             call = Call(helper, name)
             text = call.lines(tail="ldxb r0, [r8+0]")
             text = text.replace("mov r6, r1\n", f"mov r6, r1\nldxw r8, [r1+{data}]\nldxw r9, [r1+{end}]\nmov r2, r8\nadd r2, 1\n"
                                 "jgt r2, r9, out\n", 1)  # fmt: skip
             said = verdict(text, name, call.maps)
             assert said.accepted != helper.invalidates_packet, f"{name} {helper.name}: {said.message}"
+
+
+def test_a_tail_call_ends_packet_addresses_of_who_called_the_function_that_makes_it() -> None:
+    text = """
+        mov r6, r1
+        ldxw r7, [r1+0]
+        ldxw r2, [r1+4]
+        mov r3, r7
+        add r3, 1
+        jgt r3, r2, out
+        {}
+        ldxb r0, [r7+0]
+        out: mov r0, 0
+        exit
+        f: lddw r2, map 0
+        mov r3, 0
+        call 12
+        mov r0, 0
+        exit
+    """
+    maps = [map_of(m.PROG_ARRAY)]
+    call = "lddw r2, map 0\nmov r3, 0\ncall 12"
+    assert verdict(text.format(call).split("f:")[0], "xdp_md", maps).accepted
+    assert not verdict(text.format("call local f"), "xdp_md", maps).accepted
 
 
 def test_void_helpers_return_nothing() -> None:
@@ -331,7 +357,7 @@ def test_what_a_lookup_gives_is_what_the_table_says(kind: int) -> None:
     def says(code: str) -> bool:
         return verdict(lookup + code + end, "__sk_buff" if one.lookup != "xsk" else "xdp_md", [map_of(kind)]).accepted
 
-    assert says("ldxw r3, [r0+0]\n" + (release if one.lookup == "sock" else "")) == (one.lookup != "map")
+    assert says("ldxw r3, [r0+0]\n" + (release if one.lookup == "sock" else ""))
     assert says("stw [r0+0], 1\n" + (release if one.lookup == "sock" else "")) == (one.lookup == "value" and one.writable)
     assert says("ldxw r3, [r0+72]\n" + release) == (one.lookup == "sock")
     assert says("mov r1, r0\nmov r2, r10\nadd r2, -8\ncall 1\n") == (one.lookup == "map")

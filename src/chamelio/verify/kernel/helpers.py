@@ -110,10 +110,10 @@ _BASE = (
     _helper("ringbuf_query", _RINGBUF, _FLAGS),
     *(_helper(f"probe_read_{what}", _write("dst"), _SIZE_OR_ZERO, _num("unsafe_ptr"), cost=_COPY)
       for what in ("user", "kernel", "user_str", "kernel_str")),
-    _helper("get_branch_snapshot", _write("entries"), _SIZE_OR_ZERO, _FLAGS, cost=_COPY),
+    _helper("get_branch_snapshot", _write("entries"), _SIZE_OR_ZERO, cost=_COPY),
 )  # fmt: skip
 
-_TUPLE = _CTX, _read("tuple"), _SIZE, *_nums("netns", "flags")
+_TUPLE = _CTX, _read("tuple"), _SIZE_OR_ZERO, *_nums("netns", "flags")
 _HEADERS = _SOCK, _read("iph"), _SIZE, _read("th"), Arg("th_len", "size")
 
 _NETWORK = (
@@ -176,7 +176,7 @@ _NETWORK = (
     _helper("sk_fullsock", _SOCK, ret="sock_or_null"),
     _helper("tcp_sock", _SOCK, ret="tcp_sock_or_null"),
     _helper("get_listener_sock", _SOCK, ret="sock_or_null"),
-    _helper("sk_assign", _CTX, replace(_SOCK, nullable=True), _FLAGS),
+    _helper("sk_assign", _CTX, _SOCK, _FLAGS),
     _helper("sk_storage_get", _map(m.SK_STORAGE), _SOCK, Arg("value", "value", nullable=True), _FLAGS, ret="map_value_or_null"),
     _helper("sk_storage_delete", _map(m.SK_STORAGE), _SOCK),
     _helper("sk_redirect_map", _CTX, _map(m.SOCKMAP), *_nums("key", "flags")),
@@ -241,6 +241,10 @@ def _of(context: str) -> dict[int, Helper]:
     found = {h.id: h for h in _BASE} | {_ALL[name].id: _ALL[name] for name in _OWN[context].split()}
     if "get_cgroup_classid" in _OWN[context].split():  # of the packet's socket here, else of the current task
         found[_NUMBERS["get_cgroup_classid"]] = _helper("get_cgroup_classid", _CTX, cost=_QUICK)
+    if context == "sk_skb":  # runs on the sockets of such maps, and must not change them
+        found[_NUMBERS["map_delete_elem"]] = _helper(
+            "map_delete_elem", _map(*(kind for kind in m.DELETED if kind not in m.OF_SOCKETS)), _KEY
+        )
     return found
 
 

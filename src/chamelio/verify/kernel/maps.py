@@ -34,7 +34,8 @@ def _plain(kind: int, name: str) -> KernelMap:
     return KernelMap(kind, name, "value", update=True, delete=True)
 
 
-#: All kinds by number. Deleting from an array is an error at run time, not a fault.
+#: All kinds by number. Deleting from an array is an error at run time, not a fault. The kernel lets programs put sockets into
+#: maps of sockets, too; here they cannot.
 MAPS: dict[int, KernelMap] = {
     m.kind: m
     for m in (
@@ -52,10 +53,10 @@ MAPS: dict[int, KernelMap] = {
         KernelMap(ARRAY_OF_MAPS, "array_of_maps", "map"),
         KernelMap(HASH_OF_MAPS, "hash_of_maps", "map"),
         KernelMap(DEVMAP, "devmap", "value", writable=False),
-        KernelMap(SOCKMAP, "sockmap", "sock", update=True, delete=True),
+        KernelMap(SOCKMAP, "sockmap", "sock", delete=True),
         KernelMap(CPUMAP, "cpumap"),
         KernelMap(XSKMAP, "xskmap", "xsk"),
-        KernelMap(SOCKHASH, "sockhash", "sock", update=True, delete=True),
+        KernelMap(SOCKHASH, "sockhash", "sock", delete=True),
         KernelMap(CGROUP_STORAGE, "cgroup_storage", unsupported="storage of a cgroup"),
         KernelMap(REUSEPORT_SOCKARRAY, "reuseport_sockarray"),
         KernelMap(PERCPU_CGROUP_STORAGE, "percpu_cgroup_storage", unsupported="storage of a cgroup"),
@@ -77,5 +78,6 @@ MAPS: dict[int, KernelMap] = {
 LOOKED_UP = tuple(m.kind for m in MAPS.values() if m.lookup)
 UPDATED = tuple(m.kind for m in MAPS.values() if m.update)
 DELETED = tuple(m.kind for m in MAPS.values() if m.delete)
+OF_SOCKETS = (SOCKMAP, SOCKHASH)
 PER_CPU = (PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH)
 WALKED = (HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, LRU_PERCPU_HASH)  # by for_each_map_elem
