@@ -21,8 +21,8 @@ SOCK_BYTES = 80  # of struct bpf_sock
 class CtxField:
     """One field of a context: what a load of exactly this offset and size gives.
 
-    `kind`: "scalar", or an address: "packet", "packet_end", "packet_meta", "entry", "entry_end", "sock_or_null".
-    `narrow`: aligned parts of it can be accessed too; `writable`: it can be stored to.
+    `kind`: "scalar", or an address: "packet", "packet_end", "packet_meta", "entry", "entry_end", "sock_common_or_null".
+    `narrow`: aligned parts of it can be loaded too; `writable`: it can be stored to; `narrow_stores`: in aligned parts too.
     """
 
     name: str
@@ -32,6 +32,7 @@ class CtxField:
     doc: str = ""
     writable: bool = False
     narrow: bool = False
+    narrow_stores: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ class Arg:
     of any kind); "sock", an address of a socket; "allocated", memory that a helper has handed out; "callback", a function;
     "stack_or_null", an address on the stack or 0.
     `kind`, of memory: "key", "value" and "entry", which the map says the size of and the helper reads; "value_out", which it
-    writes; "read" and "write", of `size` bytes, or, if that is 0, of as many as the next argument says, "size" (at least one)
-    or "size_or_zero". What is written whole need not be initialised before. `nullable`: NULL will do.
+    writes; "read", "write" and "read_write", of `size` bytes, or, if that is 0, of as many as the next argument says, "size"
+    (at least one) or "size_or_zero"; "text", constant data up to a zero byte. What is only written need not be initialised
+    before. `nullable`: NULL will do.
     """
 
     name: str
@@ -96,7 +98,7 @@ class Helper:
     id: int
     name: str
     args: tuple[Arg, ...]
-    ret: str  # "scalar", "void", or an address: "map_value_or_null", "allocated_or_null", "sock_or_null", "sock"
+    ret: str  # "scalar", "void", or "X_or_null", X being map_value, allocated, sock, sock_common or tcp_sock
     cost: Cost
     doc: str
     errors: str = ""
