@@ -9,7 +9,8 @@ import pytest
 
 from chamelio.bpf.interp import FRAME_STRIDE, STACK_BASE, Interpreter, signed
 from chamelio.bpf.object import Object
-from chamelio.verify import Limits, Proof, verifier, verify_program
+from chamelio.verify import Limits, Proof, explore, verifier, verify_program
+from chamelio.verify.demand import Demand
 from chamelio.verify.scalar import Scalar
 from chamelio.verify.values import NOTHING, STACK_BYTES, State, Value
 from verify.generate import Generator, inputs
@@ -21,19 +22,29 @@ LIMITS = Limits(steps=20_000, seconds=20)
 FRAMES_EVERY = 5  # steps between looks at the whole stack
 
 
-class Explorer(verifier._Explorer):
-    """Remembers every abstract state before every instruction."""
+class Explorer(explore.Explorer):
+    """Remembers every abstract state before every instruction, and what the rest of the program needs of it."""
 
     last: Explorer
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.seen: dict[tuple[int, tuple[int, ...]], list[State]] = {}
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.seen: dict[tuple[int, tuple[int, ...]], list[tuple[State, Demand]]] = {}
+        self.marks: dict[int, list[tuple[int, State, int]]] = {}  # by effects of a stretch: slot, state, effects before it
         Explorer.last = self
 
     def _step(self, pc: int, insn: Any, state: State) -> Any:
-        self.seen.setdefault((pc, state.key()), []).append(state.copy())
+        effects = self.subject.effects
+        self.marks.setdefault(id(effects), []).append((pc, state.copy(), len(effects)))
         return super()._step(pc, insn, state)
+
+    def _finish(self, node: Any) -> None:
+        demand, end = node.demand.copy(), len(node.effects)
+        for pc, state, at in reversed(self.marks.pop(id(node.effects), [])):
+            demand.back(node.effects[at:end], self.flows)
+            end = at
+            self.seen.setdefault((pc, state.key()), []).append((state, demand.copy()))
+        super()._finish(node)
 
 
 @dataclass
@@ -50,31 +61,32 @@ class Watch:
         self.steps += 1
         chain = (-1, *(frame.return_to for frame in interpreter._frames))
         states = self.explorer.seen.get((pc, chain), [])
-        live = self.explorer.shape.live[pc]
         whole = self.steps % FRAMES_EVERY == 0
-        for state in reversed(states):
-            if all(self.holds(world, state, state.regs[reg], regs[reg]) for reg in range(10) if live >> reg & 1) and (
-                not whole or self.frames_hold(world, interpreter, state)
-            ):
+        for state, demand in states:
+            if all(
+                self.holds(world, state, state.regs[reg], regs[reg], demand, bool(demand.exact >> reg & 1))
+                for reg in range(10)
+                if demand.read >> reg & 1
+            ) and (not whole or self.frames_hold(world, interpreter, state, demand)):
                 return
-        raise AssertionError(f"no abstract state at {pc} describes {[hex(x) for x in regs]}: {[s.regs for s in states]}")
+        raise AssertionError(f"no abstract state at {pc} describes {[hex(x) for x in regs]}: {[s.regs for s, _ in states]}")
 
     @staticmethod
-    def holds(world: World, state: State, value: Value | None, x: int) -> bool:
-        """Whether a register's concrete value is one of those that the abstract value stands for."""
+    def holds(world: World, state: State, value: Value | None, x: int, demand: Demand, exact: bool) -> bool:
+        """Whether a concrete value that is needed is one of those that the abstract value stands for."""
         if value is None:
-            return True
+            return False
         if isinstance(value, Scalar):
-            return contains(value, x)
+            return not exact or contains(value, x)
         low, high = value.off + value.vmin, value.off + value.vmax
         start, end = world.packet()
         match value.region:
             case "stack":
-                return x == STACK_BASE + value.frame * FRAME_STRIDE + STACK_BYTES + value.off
+                return low <= x - (STACK_BASE + value.frame * FRAME_STRIDE + STACK_BYTES) <= high
             case "ctx":
                 return x == world.address("turn")
             case "packet":
-                proven = state.proven_bytes(value.var)
+                proven = demand.need.get(value.var, NOTHING)
                 at = signed(x - start, 64)  # a step back from NULL, where there is no packet, is no step forward
                 exists = proven == NOTHING or start + at - value.off + proven <= end
                 return exists and low <= at <= high and (at - value.off) % value.step == 0
@@ -94,16 +106,19 @@ class Watch:
         starts = range(base, base + size * MAPS[value.map].max_entries, size)
         return any(low <= x - at <= high and (x - at - value.off) % value.step == 0 for at in starts)
 
-    def frames_hold(self, world: World, interpreter: Interpreter, state: State) -> bool:
-        """What is spilled is there, and what is called initialised has been written."""
-        for n, frame in enumerate(state.frames):
+    def frames_hold(self, world: World, interpreter: Interpreter, state: State, demand: Demand) -> bool:
+        """What is needed of the stacks is there: bytes that have been written, and what is spilled."""
+        for n, (frame, read, exact) in enumerate(zip(state.frames, demand.stack_read, demand.stack_exact, strict=False)):
             bottom = STACK_BASE + n * FRAME_STRIDE
             written = interpreter.memory._find(bottom, STACK_BYTES, "read").written
             assert written is not None
-            if any(frame.init >> at & 1 and not written[at] for at in range(STACK_BYTES)):
+            if any(read >> at & 1 and not written[at] for at in range(STACK_BYTES)):
                 return False
             for at, (size, value) in frame.spills.items():
-                if not self.holds(world, state, value, interpreter.memory.read(bottom + at, size)):
+                bits = ((1 << size) - 1) << at
+                if not read & bits:
+                    continue
+                if not self.holds(world, state, value, interpreter.memory.read(bottom + at, size), demand, bool(exact & bits)):
                     return False
         return True
 
@@ -142,7 +157,7 @@ def hold(world: World, accepted: list[tuple[str, Object, Proof, Explorer]], seed
 
 @pytest.fixture(autouse=True)
 def _remembering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifier, "_Explorer", Explorer)
+    monkeypatch.setattr(verifier, "Explorer", Explorer)
 
 
 def check_random(first: int, count: int, runs: int, batch: int = 40) -> tuple[int, int]:

@@ -36,4 +36,4 @@ def test_good_program_is_accepted(case: Case) -> None:
 
 def test_there_are_enough_programs() -> None:
     assert len(BAD) >= 120 and len(GOOD) >= 60
-    assert {case.code for case in BAD} >= CODES.keys() - {"V141", "V142", "V161"}  # these are not about instructions
+    assert {case.code for case in BAD} >= CODES.keys() - {"V117", "V141", "V142", "V150", "V161"}  # these are not about instructions, or not of handlers

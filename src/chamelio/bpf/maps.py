@@ -34,6 +34,7 @@ class MapDef:
     value_type: int | None = None
     data: bytes | None = None
     read_only: bool = False
+    inner: MapDef | None = None
 
 
 def declared_maps(elf: Elf, btf: Btf | None) -> tuple[list[MapDef], dict[int, int]]:

@@ -22,6 +22,7 @@ from chamelio.bpf.object import Object, Program
 from chamelio.jit import modules
 from chamelio.jit.lift import Environment, lift
 from chamelio.verify import Access, Proof
+from chamelio.verify.catalogue import CHAMELIO
 from chamelio.verify.flow import Shape
 
 _BARE = Environment(core_offset=0, instance_offset=0, vcycles_offset=0, count=False, harden=False, data_offsets={}, map_symbols=[])
@@ -60,7 +61,7 @@ def _taken_at_its_word(insns: list[Insn]) -> Proof:
         if insn.is_call:
             starts[pc + 1 + insn.imm] = f"local_{pc + 1 + insn.imm}"
     program = Program(name="main", section="chamelio/rx", insns=insns, subprogs=starts, lines={})
-    for pc, refused in sorted(Shape(program).bad.items()):
+    for pc, refused in sorted(Shape(program, CHAMELIO).bad.items()):
         raise ExecutionError(f"instruction {pc}: {refused.message} ({refused.reason})")
     touching = [pc for pc, insn in enumerate(insns) if insn.is_load or insn.is_store or insn.is_atomic]
     return Proof(

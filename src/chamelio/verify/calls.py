@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chamelio.bpf.insn import Insn
 from chamelio.bpf.maps import MapDef
@@ -10,6 +10,8 @@ from chamelio.verify import scalar as s
 from chamelio.verify.catalogue import PACKET_MAX, Arg, Helper
 from chamelio.verify.cost import COPY_BYTES, LINE, MISS
 from chamelio.verify.demand import Demand
+from chamelio.verify.kernel import SOCKETS, UNSUPPORTED, helper_names
+from chamelio.verify.kernel.maps import MAPS as KERNEL_MAPS
 from chamelio.verify.memory import PACKETS, Memory
 from chamelio.verify.scalar import UNKNOWN, Scalar
 from chamelio.verify.subject import Refused, Subject
@@ -17,7 +19,6 @@ from chamelio.verify.values import STACK_BYTES, Pointer, State, Value
 from chamelio.verify.words import count_bytes, describe, span
 
 MAX_LENGTH = 1 << 29
-MAPS_OF_MAPS = (12, 13)  # of the kernel: their values are maps
 TAIL_CALL = 12
 
 
@@ -37,7 +38,7 @@ class _Effect:
         self.stacks: list[tuple[int, int, bool]] = []
         self.needs: list[tuple[int, int]] = []
 
-    def record(self, ends: bool) -> tuple[object, ...]:
+    def record(self, ends: bool) -> tuple[Any, ...]:
         stacks = sorted(self.stacks, key=lambda item: not item[2])  # going back, what is written first
         return Demand.helper, self.reads, self.exact, stacks, self.needs, ends
 
@@ -60,7 +61,7 @@ class Calls:
         cold, warm = self._price(state, helper, m)
         if helper.length_arg:
             effect.exact |= 1 << helper.length_arg
-        size = self._allocated_size(state, helper)
+        arguments = state.regs[1:6]
         for p, length in written:
             frame = state.frames[p.frame]
             frame.write(p.off + p.vmin + STACK_BYTES, length, UNKNOWN)
@@ -74,14 +75,15 @@ class Calls:
             state.rooms.clear()
             state.ended = pc
         state.regs[1:6] = [None] * 5
-        state.regs[0] = self._returned(state, helper, index, m, size)
-        self.subject.effects.append(effect.record(helper.invalidates_packet))  # type: ignore[arg-type]
+        state.regs[0] = self._returned(state, helper, index, m, arguments)
+        self.subject.effects.append(effect.record(helper.invalidates_packet))
         return cold, warm, callback
 
     def _no_such(self, number: int) -> Refused:
-        name = self.context.unsupported.get(number)
-        if name is not None:
-            return Refused("V121", f"{name} is called", "this helper is known, but not supported here")
+        if not self.context.runs and number in helper_names:
+            what = UNSUPPORTED.get(number)
+            reason = f"it is about {what}, which are not supported" if what else f"programs of type {self.context.name} have no such helper"
+            return Refused("V121", f"bpf_{helper_names[number]} is called", reason)
         return Refused("V121", f"helper {number} is called", "there is no helper of that number for this kind of program")
 
     # ---- arguments ---------------------------------------------------------------------------------------------------
@@ -99,7 +101,9 @@ class Calls:
                 case "map":
                     index, m = self._map(pc, helper, reg, arg, value)
                 case "ctx":
-                    if value != Pointer("ctx"):
+                    if arg.nullable and isinstance(value, Scalar) and value.const == 0:
+                        effect.exact |= 1 << reg
+                    elif value != Pointer("ctx"):
                         raise _wrong(helper, reg, arg, value, "the context as the handler got it")
                 case "scalar":
                     if isinstance(value, Pointer):
@@ -111,7 +115,8 @@ class Calls:
                 case "size" | "size_or_zero":
                     effect.exact |= 1 << reg
                 case "sock" | "allocated":
-                    if not isinstance(value, Pointer) or value.region != arg.kind or value.off or value.vmin != value.vmax:
+                    regions = SOCKETS if arg.kind == "sock" else ("allocated",)
+                    if not isinstance(value, Pointer) or value.region not in regions or value.off or value.vmin != value.vmax:
                         raise _wrong(helper, reg, arg, value, f"{describe(Pointer(arg.kind))}, as it was given")
                     if value.null:
                         raise self._may_be_null(helper, reg, arg)
@@ -120,6 +125,8 @@ class Calls:
                     effect.exact |= 1 << reg
                     if not zero and not (isinstance(value, Pointer) and value.region == "stack"):
                         raise _wrong(helper, reg, arg, value, "an address on the stack, or 0")
+                case "text":
+                    self._text(helper, reg, arg, value)
                 case "callback":
                     if not isinstance(value, Pointer) or value.region != "function":
                         raise _wrong(helper, reg, arg, value, "a function of the program")
@@ -143,6 +150,9 @@ class Calls:
         if value.region == "inner_map":
             assert m.inner is not None
             m = m.inner
+        known = KERNEL_MAPS.get(m.kind)
+        if not self.context.runs and known is not None and known.unsupported:
+            raise Refused("V140", f"map {m.name} is of kind {known.name}", f"{known.unsupported}: not supported")
         if facts.map_args.setdefault(pc, value.map) != value.map:
             facts.map_args[pc] = None
         if arg.maps and m.kind not in arg.maps:
@@ -152,6 +162,14 @@ class Calls:
                 "see the helper's declaration for the kinds that it takes",
             )
         return value.map, m
+
+    def _text(self, helper: Helper, reg: int, arg: Arg, value: Value) -> None:
+        if isinstance(value, Pointer) and value.region == "data" and value.vmin == value.vmax:
+            assert value.map is not None
+            m = self.maps[value.map]
+            if m.read_only and m.data is not None and 0 <= value.off <= len(m.data) and b"\0" in m.data[value.off :]:
+                return
+        raise _wrong(helper, reg, arg, value, "constant text that ends in a zero byte")
 
     def _memory(
         self, state: State, helper: Helper, reg: int, arg: Arg, value: Value, m: MapDef | None, effect: _Effect,
@@ -173,20 +191,21 @@ class Calls:
             )
         if high == 0:
             return
-        writes = arg.kind in ("write", "value_out")
+        writes = arg.kind in ("write", "value_out", "read_write")
+        reads = arg.kind not in ("write", "value_out")
         fixed = low == high and value.vmin == value.vmax
         self.memory.check(state, value, high, writes)
         if value.region == "stack":
-            if not (writes and fixed):
+            if reads or not fixed:
                 self.memory.check(state, value, high, False)
             at, length = value.off + value.vmin + STACK_BYTES, value.vmax - value.vmin + high
-            if not writes and state.frames[value.frame].holds_pointer(at, length):
+            if reads and state.frames[value.frame].holds_pointer(at, length):
                 raise Refused(
                     "V112", f"{helper.name}: argument {reg} ({arg.name}) contains an address", "it would leave the handler"
                 )
             if writes:
                 written.append((value, length))
-            effect.stacks.append((value.frame, self.memory.stack_bits(value, high), writes and fixed))
+            effect.stacks.append((value.frame, self.memory.stack_bits(value, high), fixed and not reads))
         elif value.region in PACKETS:
             effect.needs.append((value.var, value.off + high))
 
@@ -233,33 +252,40 @@ class Calls:
         state.replace_all(lambda v: None if isinstance(v, Pointer) and v.ref == value.ref else v)
 
     @staticmethod
-    def _allocated_size(state: State, helper: Helper) -> int:
-        for reg, arg in enumerate(helper.args, 1):
+    def _allocated_size(arguments: list[Value | None], helper: Helper) -> int:
+        for value, arg in zip(arguments, helper.args, strict=False):
             if arg.kind == "constant":
-                value = state.regs[reg]
                 assert isinstance(value, Scalar) and value.const is not None
                 return value.const
         return 0
 
-    def _returned(self, state: State, helper: Helper, index: int | None, m: MapDef | None, size: int) -> Value | None:
+    def _returned(self, state: State, helper: Helper, index: int | None, m: MapDef | None, arguments: list[Value | None]) -> Value | None:
         if helper.ret == "void":
             return None
+        size = self._allocated_size(arguments, helper)
         if helper.ret == "scalar":
             return UNKNOWN
-        region, _, nullable = helper.ret.partition("_or_")
-        object_ = state.number()
-        null = state.number() if nullable else 0
+        region = helper.ret.removesuffix("_or_null")
+        object_, null = state.number(), state.number() if region != helper.ret else 0
         ref = 0
         if helper.acquires:
             ref = state.number()
             state.refs = (*state.refs, ref)
+        elif region in SOCKETS:  # a view of what the argument is
+            ref = next((v.ref for v in arguments if isinstance(v, Pointer)), 0)
         if region == "map_value":
             assert index is not None and m is not None
             if m is not self.maps[index]:
                 return Pointer("allocated", null=null, object=object_, limit=m.value_size)
-            if not self.context.runs and m.kind in MAPS_OF_MAPS:
+            looked_up = "value" if self.context.runs or m.kind not in KERNEL_MAPS else KERNEL_MAPS[m.kind].lookup or "value"
+            if looked_up == "map":
                 return Pointer("inner_map", index, null=null, object=object_) if m.inner is not None else UNKNOWN
-            return Pointer("map_value", index, null=null, object=object_, ref=ref)
+            if looked_up == "sock":
+                ref = state.number()
+                state.refs = (*state.refs, ref)
+            if looked_up != "value":
+                return Pointer(looked_up, null=null, object=object_, ref=ref)
+            return Pointer("map_value", index, null=null, object=object_)
         return Pointer(region, null=null, object=object_, limit=size, ref=ref)
 
     # ---- cost -------------------------------------------------------------------------------------------------------------

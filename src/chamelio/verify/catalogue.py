@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 from chamelio.jit.layout import ARRAY, BYTES, DATA, HASH, RING_IN, RING_OUT, TIMER, TX
 
-__all__ = ["ARRAY", "BYTES", "CONTEXTS", "DATA", "HASH", "HELPERS", "HOOKS", "RING_IN", "RING_OUT", "TIMER", "TX"]
+__all__ = ["ARRAY", "BYTES", "DATA", "HASH", "HELPERS", "HOOKS", "RING_IN", "RING_OUT", "TIMER", "TX"]
 
 HOOKS = ("rx", "ring", "tx", "timer")
 MAP_READ_ONLY, MAP_WRITE_ONLY = 1 << 7, 1 << 8  # of a kernel map's flags: for programs
-SOCK_BYTES = 80  # of struct bpf_sock
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ class Context:
     hooks: tuple[str, ...]
     packet_max: int  # bytes of the longest packet
     helpers: Mapping[int, Helper] = field(default_factory=dict)
-    unsupported: Mapping[int, str] = field(default_factory=dict)  # helpers that are known by name only
     sections: tuple[str, ...] = ()
     runs: bool = False  # False: its programs can be verified, not run
 
@@ -263,28 +261,3 @@ CHAMELIO = Context(
     HELPERS,
     runs=True,
 )
-
-XDP_MD = Context(
-    "xdp_md",
-    24,
-    (
-        CtxField("data", 0, 4, "packet", "first byte of the frame"),
-        CtxField("data_end", 4, 4, "packet_end", "one past its last byte"),
-        CtxField("ingress_ifindex", 12, 4, "scalar"),
-        CtxField("rx_queue_index", 16, 4, "scalar"),
-    ),
-    ("xdp",),
-    0xFFFF,
-)
-
-CONTEXTS = {c.name: c for c in (CHAMELIO, XDP_MD)}
-
-
-def context_of(section: str) -> tuple[Context, str] | None:
-    """The context and hook that a section's name stands for."""
-    kind, _, hook = section.partition("/")
-    if kind == "chamelio" and hook in HOOKS:
-        return CHAMELIO, hook
-    if kind == "xdp":
-        return XDP_MD, "xdp"
-    return None

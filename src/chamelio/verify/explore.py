@@ -18,10 +18,11 @@ from chamelio.bpf.insn import Insn, jump_target
 from chamelio.bpf.object import Object, Program
 from chamelio.verify.calls import Callback
 from chamelio.verify.catalogue import Context
+from chamelio.verify.cost import insn_cost
 from chamelio.verify.cover import Cover, Features, features
 from chamelio.verify.demand import Demand, Effect, number_flow
 from chamelio.verify.flow import Shape
-from chamelio.verify.machine import Machine, cold_and_warm
+from chamelio.verify.machine import Machine
 from chamelio.verify.path import Step, path_text
 from chamelio.verify.proof import Limits
 from chamelio.verify.scalar import UNKNOWN, Scalar
@@ -31,6 +32,7 @@ from chamelio.verify.words import describe
 
 MAX_FRAMES = 8
 CLOCK_EVERY = 256  # steps between looks at the clock
+RECENT = 6  # turns of a loop that a new turn is compared with
 MAX_ERRORS = 50  # of one program
 
 Way = tuple[int, State, Step | None, Effect | None]  # where to go on, in what state, the branch that leads there, what it needs
@@ -214,7 +216,12 @@ class Explorer:
                 self._widen(where, state)
             found = features(state, live, live)
             loosened: State | None = None
+            unfinished = 0
             for old in point.candidates(found):
+                if not old.done and not turn:  # these tell only whether the loop makes no progress
+                    unfinished += 1
+                    if unfinished > RECENT:
+                        continue
                 cover = Cover(old.state, state, live, old.demand)
                 if not cover.holds():
                     continue
@@ -256,7 +263,6 @@ class Explorer:
         effects = subject.effects = []
         node.effects = effects
         self.why = why
-        accesses = subject.facts.accesses
         cold = warm = 0
         first = True
         while True:
@@ -273,10 +279,10 @@ class Explorer:
             subject.extra_cold = 0
             times = state.times
             extra_cold, extra_warm, after = self._step(pc, insn, state)
-            base_cold, base_warm = cold_and_warm(insn, accesses.get(pc))
-            spent = times * (base_cold + extra_cold + subject.extra_cold)
+            base = insn_cost(insn)
+            spent = times * (base + extra_cold + subject.extra_cold)
             cold += spent
-            warm += times * (base_warm + extra_warm)
+            warm += times * (base + extra_warm)
             stretch.costs.append((pc, spent))
             if isinstance(after, int):
                 pc = after

@@ -6,10 +6,8 @@ from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
 from chamelio.verify.arithmetic import Arithmetic
 from chamelio.verify.calls import Callback, Calls
-from chamelio.verify.cost import MISS, insn_cost
 from chamelio.verify.demand import Demand
 from chamelio.verify.memory import Memory
-from chamelio.verify.proof import Access
 from chamelio.verify.scalar import U32, const
 from chamelio.verify.subject import Refused, Subject, bit
 from chamelio.verify.values import Pointer, State
@@ -63,10 +61,3 @@ class Machine:
         else:
             raise Refused("V140", f"a wide load with pseudo source {insn.src}", "only maps and global data are referred to so")
         self.subject.effects.append((Demand.load, bit(insn.dst), 0, 0, None))
-
-
-def cold_and_warm(insn: Insn, access: Access | None) -> tuple[int, int]:
-    """Cost of one instruction: cold, an access that is neither on the stack nor in the context misses the cache."""
-    warm = insn_cost(insn)
-    far = access is not None and access.region not in ("stack", "ctx")
-    return warm + (MISS if far else 0), warm

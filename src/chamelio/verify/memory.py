@@ -6,9 +6,11 @@ from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
 from chamelio.jit.layout import SHARED
 from chamelio.verify import scalar as s
-from chamelio.verify.catalogue import MAP_READ_ONLY, MAP_WRITE_ONLY, SOCK_BYTES, CtxField
+from chamelio.verify.catalogue import MAP_READ_ONLY, MAP_WRITE_ONLY, Context, CtxField
 from chamelio.verify.cost import MISS
 from chamelio.verify.demand import Demand
+from chamelio.verify.kernel.contexts import SOCKETS
+from chamelio.verify.kernel.maps import MAPS as KERNEL_MAPS
 from chamelio.verify.proof import Access
 from chamelio.verify.scalar import UNKNOWN, Scalar, const
 from chamelio.verify.subject import Refused, Subject, bit
@@ -44,10 +46,10 @@ class Memory:
         shared = p.region == "map_value" and self.is_shared(p)
         if (atomic or shared) and (p.region in (*PACKETS, "entry") or misaligned(p, size)):
             raise Refused("V115", f"an access of {count_bytes(size)} at {place(p)}", "it is not known to be aligned to its size")
-        if atomic and p.region in ("ctx", *PACKETS, "entry", "sock"):
+        if atomic and p.region in ("ctx", *PACKETS, "entry", *SOCKETS):
             raise Refused("V115", f"an atomic operation on {describe(p)}", "atomics work on maps and the stack")
-        if p.region not in ("stack", "ctx") and misaligned(p, size):
-            self.subject.extra_cold = MISS  # it may lie on two lines: packets, entries and values begin at whole words
+        if p.region not in ("stack", "ctx"):  # it may lie on two lines: packets, entries and values begin at whole words
+            self.subject.extra_cold = 2 * MISS if misaligned(p, size) else MISS
         self._record(pc, p, size, shared)
         return p
 
@@ -68,8 +70,8 @@ class Memory:
                 self._check_data(p, size, write)
             case "allocated":
                 self._bounds("V103", p, size, p.limit, "memory that a helper handed out")
-            case "sock":
-                self._check_sock(p, size, write)
+            case "sock" | "sock_common" | "tcp_sock" | "xsk":
+                self._check_fields(SOCKETS[p.region], "a socket", p, size, write)
             case _:
                 verb = "write" if write else "read"
                 raise Refused("V107", f"a {verb} through {describe(p)}", "it is not an address of memory")
@@ -111,25 +113,30 @@ class Memory:
             reason = f"not all of them were written before on this path{self.subject.packet_ended(state)}"
             raise Refused("V111", f"{count_bytes(high - low + size)} at {where} are read", reason)
 
-    def field(self, p: Pointer, size: int) -> CtxField | None:
+    @staticmethod
+    def field(context: Context, p: Pointer, size: int, write: bool = False) -> CtxField | None:
         """The context's field that an access is of, if there is one."""
         if p.vmin != p.vmax:
             return None
-        whole = self.context.field_at(p.off)
+        whole = context.field_at(p.off)
         if whole is not None and whole.size == size:
             return whole
         if p.off % size:
             return None
-        return next((f for f in self.context.fields if f.narrow and f.offset <= p.off and p.off + size <= f.offset + f.size), None)
+        within = (f for f in context.fields if f.offset <= p.off and p.off + size <= f.offset + f.size)
+        return next((f for f in within if (f.narrow_stores if write else f.narrow)), None)
 
     def _check_ctx(self, p: Pointer, size: int, write: bool) -> None:
-        f = self.field(p, size)
         if write and self.context.runs:
             raise Refused("V113", "the context is written", "its fields are read-only")
+        self._check_fields(self.context, "the context", p, size, write)
+
+    def _check_fields(self, context: Context, what: str, p: Pointer, size: int, write: bool) -> None:
+        f = self.field(context, p, size, write)
         if f is None:
-            raise Refused("V105", f"{count_bytes(size)} at {place(p)} of the context", "no field of that size begins there")
+            raise Refused("V105", f"{count_bytes(size)} at {place(p)} of {what}", "no field of that size begins there")
         if write and not f.writable:
-            raise Refused("V113", f"the context's field {f.name} is written", "it is read-only")
+            raise Refused("V113", f"the field {f.name} of {what} is written", "it is read-only")
 
     def _check_packet(self, state: State, p: Pointer, size: int, write: bool) -> None:
         proven = state.proven_bytes(p.var)
@@ -154,7 +161,11 @@ class Memory:
         assert p.map is not None
         m = self.maps[p.map]
         self._bounds("V103", p, size, m.value_size, f"map {m.name}")
-        if not self.context.runs and m.attrs.get("map_flags", 0) & (MAP_READ_ONLY if write else MAP_WRITE_ONLY):
+        if self.context.runs:
+            return
+        kind = KERNEL_MAPS.get(m.kind)
+        forbidden = m.attrs.get("map_flags", 0) & (MAP_READ_ONLY if write else MAP_WRITE_ONLY)
+        if forbidden or (write and kind is not None and not kind.writable):
             raise Refused("V113", f"map {m.name} is {'written' if write else 'read'}", "its flags forbid that to programs")
 
     def _check_data(self, p: Pointer, size: int, write: bool) -> None:
@@ -163,13 +174,6 @@ class Memory:
         self._bounds("V106", p, size, m.value_size, m.name)
         if write and m.read_only:
             raise Refused("V113", f"{m.name} is written", "it is constant data")
-
-    @staticmethod
-    def _check_sock(p: Pointer, size: int, write: bool) -> None:
-        if write:
-            raise Refused("V113", "a socket is written", "its fields are read-only")
-        if p.off % size or not 0 <= p.off <= SOCK_BYTES - size:
-            raise Refused("V105", f"{count_bytes(size)} at {place(p)} of a socket", "no field of that size begins there")
 
     # ---- instructions ----------------------------------------------------------------------------------------------------
 
@@ -198,6 +202,7 @@ class Memory:
     def _loaded(self, state: State, p: Pointer, size: int) -> Value:
         if p.region == "stack":
             frame, at = state.frames[p.frame], p.off + p.vmin + STACK_BYTES
+            value: Value | None
             if p.vmin != p.vmax:
                 value = None if frame.holds_pointer(at, p.vmax - p.vmin + size) else s.truncate(UNKNOWN, 8 * size)
             else:
@@ -211,12 +216,12 @@ class Memory:
                 frame.spills[at] = (size, value)
             return value
         if p.region == "ctx":
-            f = self.field(p, size)
+            f = self.field(self.context, p, size)
             assert f is not None
             if f.kind == "packet_meta":
                 return Pointer("packet_meta", var=META)
-            if f.kind == "sock_or_null":
-                return Pointer("sock", null=state.number(), object=state.number())
+            if f.kind.endswith("_or_null"):
+                return Pointer(f.kind.removesuffix("_or_null"), null=state.number(), object=state.number())
             if f.kind != "scalar":
                 return Pointer(f.kind)
         elif p.region == "data" and p.vmin == p.vmax:

@@ -7,7 +7,10 @@ from typing import Literal, NamedTuple
 
 from chamelio.bpf.object import Program
 
-Region = Literal["stack", "ctx", "packet", "entry", "map_value", "data", "several"]
+Region = Literal[
+    "stack", "ctx", "packet", "packet_meta", "entry", "map_value", "data", "allocated", "sock", "sock_common", "tcp_sock", "xsk",
+    "several",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Access:
     """One load, store or atomic operation, over all paths that reach it.
 
     `fixed`: the offset from the region's start (stack: from the frame's top) where it is the same on all paths, else None;
-    `region` "several": a map's value, the entry, the packet or global data, by the path (never the stack or the context).
+    `region` "several": by the path, what it is in differs.
     `lo`..`hi`: proven range of the first byte's offset; `shared`: others may write there, so it is lifted volatile.
     """
 
@@ -26,6 +29,19 @@ class Access:
     hi: int
     size: int
     shared: bool
+
+
+class Share(NamedTuple):
+    """A part of the worst case (cold): cycles spent at a source line, or in a loop that ends there, if `turns` is not 0.
+
+    `file`, `line`: 0 if the object has no line information; `pc`: the first instruction of it, or the jump back.
+    """
+
+    file: str
+    line: int
+    pc: int
+    cycles: int
+    turns: int = 0
 
 
 class Mask(NamedTuple):
@@ -94,4 +110,5 @@ class Verdict:
     cost_warm: int = 0
     steps: int = 0
     seconds: float = 0.0
+    shares: tuple[Share, ...] = ()  # of the worst case, the greatest first; a loop's lines count in themselves, too
     proof: Proof | None = None

@@ -28,13 +28,46 @@
     ldxb r0, [r1-1]             # V101: r10+7
     exit
 
--- stack_variable_offset
+-- stack_variable_offset_beyond_the_frame
+    ldxw r2, [r1+44]
+    and r2, 7
+    mov r3, r10
+    add r3, -7
+    add r3, r2
+    stb [r3+0], 1               # V101: r10-7..r10+0
+    mov r0, 0
+    exit
+
+-- stack_variable_offset_partly_unwritten
+    ldxw r2, [r1+44]
+    and r2, 7
+    stw [r10-8], 0
+    mov r3, r10
+    add r3, -8
+    add r3, r2
+    ldxb r0, [r3+0]             # V111: 8 bytes at r10-8..r10-1
+    exit
+
+-- stack_variable_store_initialises_nothing
     ldxw r2, [r1+44]
     and r2, 7
     mov r3, r10
     add r3, -8
-    add r3, r2                  # V150: variable offset
+    add r3, r2
     stb [r3+0], 1
+    ldxb r0, [r10-8]            # V111: are read
+    exit
+
+-- stack_variable_store_over_a_spilled_pointer
+    stdw [r10-16], 0
+    stxdw [r10-8], r1
+    ldxw r2, [r1+44]
+    and r2, 7
+    mov r3, r10
+    add r3, -12
+    add r3, r2
+    stb [r3+0], 1
+    ldxdw r4, [r10-8]           # V111: are read
     mov r0, 0
     exit
 
@@ -124,8 +157,15 @@ read:
     exit
 
 -- ctx_arithmetic
-    add r1, 8                   # V114: arithmetic on the context
+    ldxw r2, [r1+44]
+    and r2, 8
+    add r1, r2                  # V114: arithmetic on the context
     ldxdw r0, [r1+0]
+    exit
+
+-- ctx_moved_between_fields
+    add r1, 2
+    ldxdw r0, [r1+0]            # V105: no field of that size begins there
     exit
 
 -- packet_unchecked
@@ -713,7 +753,8 @@ write:
     jeq r3, 0, read
     lddw r2, map_value 8+0
 read:
-    ldxw r0, [r2+0]             # V150: different objects
+    ldxdw r0, [r2+0]
+    ldxw r0, [r2+8]             # V101: r10+0
     exit
 
 -- context_or_stack_at_one_instruction
@@ -724,7 +765,8 @@ read:
     jeq r3, 0, read
     mov r2, r1
 read:
-    ldxdw r0, [r2+32]           # V150: ctx on one, stack on another
+    stdw [r2+32], 1             # V113: the context is written
+    mov r0, 0
     exit
 
 -- pointer_far_away

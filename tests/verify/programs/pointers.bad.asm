@@ -266,14 +266,17 @@ callee:
 
 -- pointers_added
     ldxdw r2, [r1+0]
-    add r2, r2                  # V114: two pointers cannot be
+    add r2, r2                  # V114: two pointers can only be subtracted
     mov r0, 0
     exit
 
--- stack_pointers_subtracted
+-- stack_pointers_subtracted_by_halves
     mov r2, r10
     mov r3, r10
-    sub r2, r3                  # V114: two pointers cannot be
+    sub r2, r3
+    mov r4, r10
+    mov r3, r1
+    sub r4, r3                  # V114: not addresses within one object
     mov r0, r2
     exit
 
@@ -312,7 +315,7 @@ callee:
 -- pointer_ordered_with_null
     ldxdw r2, [r1+0]
     mov r0, 0
-    jgt r2, 0, exit             # V114: is compared with the number 0
+    jge r2, 0, exit             # V114: is compared with the number 0
     exit
 
 -- packet_compared_signed
@@ -333,7 +336,7 @@ callee:
     ldxdw r2, [r1+0]
     ldxdw r3, [r1+24]
     mov r0, 0
-    jgt r2, r3, exit            # V114: only packet and entry addresses with their end
+    jgt r2, r3, exit            # V114: within one object, or with its end
     exit
 
 -- null_not_checked
@@ -342,7 +345,7 @@ callee:
     add r2, -4
     lddw r1, map 0
     call 1
-    ldxw r0, [r0+0]             # V108: a read through a value that may be NULL
+    ldxw r0, [r0+0]             # V108: a read through an address in a map's value or NULL
     exit
 
 -- null_not_checked_before_a_write

@@ -103,7 +103,7 @@ PROGRAM(lookup_checked_too_late)
 {
     u32 i = ctx->id;
     struct flow *f = cham_lookup(&flows, &i);
-    u64 n = f->packets; /* V108: the result of the lookup has not been compared with NULL */
+    u64 n = f->packets; /* V108: it has not been compared with NULL */
     return f ? n : 0;
 }
 
