@@ -11,7 +11,9 @@ import pytest
 from bpf.btf_builder import Builder
 from chamelio.bpf import elf
 from chamelio.bpf.btf import Btf
-from chamelio.bpf.insn import BpfFormatError
+from chamelio.bpf.fault import Fault
+from chamelio.bpf.insn import TRAP, BpfFormatError
+from chamelio.bpf.maps import MAX_MAPS, declared_maps
 from chamelio.bpf.object import ObjectError, load_object
 
 DEADLINE = 2.0  # seconds for one object of a few kilobytes; they take milliseconds
@@ -173,7 +175,7 @@ def patch(data: bytes, at: int, layout: str, value: int) -> bytes:
 HEADER_CASES = [
     ("no ELF", 0, "<I", 0, "is not an ELF file"),
     ("32 bits", 4, "<B", 1, "is not a 64-bit little-endian"),
-    ("big-endian", 5, "<B", 2, "is not a 64-bit little-endian"),
+    ("big-endian", 5, "<B", 2, "is big-endian"),
     ("executable", 16, "<H", 2, "of type 2, not relocatable"),
     ("machine x86-64", 18, "<H", 62, "is for machine 62, not BPF"),
     ("section table past the end", 40, "<Q", 1 << 60, "is truncated: the section table"),
@@ -194,8 +196,6 @@ SECTION_CASES = [
     ("relocations of nothing", ".relchamelio/rx", 44, "<I", 0xFFFF, "relocates section 65535"),
     ("relocations with addends", ".relchamelio/rx", 4, "<I", 4, "relocations with addends (RELA)"),
     ("relocations by no symbols", ".relchamelio/rx", 40, "<I", 2, "is not linked to the symbol table"),
-    ("huge zeroed data", ".bss", 32, "<Q", 1 << 62, "bytes of global data"),
-    ("big-endian types", ".BTF", 24, "<Q", 0, "BTF: "),
 ]
 
 
@@ -211,6 +211,60 @@ def test_bad_file_headers_are_named(sample_bytes: bytes, at: int, layout: str, v
 )
 def test_bad_sections_are_named(sample_bytes: bytes, section: str, at: int, layout: str, value: int, message: str) -> None:
     assert message in exercise(patch(sample_bytes, section_header(sample_bytes, section) + at, layout, value))
+
+
+DAMAGED_PARTS = {
+    "huge zeroed data": (".bss", 32, 1 << 62, ("V160", "section .bss"), "rx"),
+    "big-endian types": (".BTF", 24, 0, ("V144", "map flows"), "rx"),
+    "no types": (".BTF", 32, 0, ("V144", "map flows"), "rx"),
+}
+
+
+@pytest.mark.fault(15)
+@pytest.mark.parametrize(("section", "at", "value", "fault", "name"), DAMAGED_PARTS.values(), ids=DAMAGED_PARTS.keys())
+def test_what_damage_concerns_is_a_fault(
+    sample_bytes: bytes, section: str, at: int, value: int, fault: tuple[str, str], name: str
+) -> None:
+    obj = load_object(patch(sample_bytes, section_header(sample_bytes, section) + at, "<Q", value))
+    program = next(p for p in obj.programs if p.name == name)
+    assert fault in {(f.code, f.message) for f in program.faults.values()}
+    assert all(program.insns[slot] == TRAP for slot in program.faults)
+
+
+@pytest.mark.fault(15)
+def test_damaged_line_information_is_no_line_information(sample_bytes: bytes) -> None:
+    obj = load_object(patch(sample_bytes, section_header(sample_bytes, ".BTF.ext") + 24, "<Q", 0))
+    assert all(not p.lines and not p.faults for p in obj.programs)
+
+
+@pytest.mark.fault(15)
+def test_a_function_that_begins_outside_its_section_is_refused(sample_bytes: bytes) -> None:
+    tables = elf.read(sample_bytes)
+    symtab = next(s for s in tables.sections if s.type == elf.SHT_SYMTAB)
+    at = sample_bytes.index(symtab.data)
+    index = next(i for i, s in enumerate(tables.symbols) if s.name == "rx")
+    assert "function rx begins at byte 4 of" in exercise(patch(sample_bytes, at + 24 * index + 8, "<Q", 4))
+    assert "function rx begins at byte" in exercise(patch(sample_bytes, at + 24 * index + 8, "<Q", 1 << 40))
+
+
+@pytest.mark.fault(15)
+@pytest.mark.parametrize(("fields", "message"), [(60, "an object has at most 1024 maps"), (20_000, "it has 20001 fields")])
+def test_many_maps_of_a_large_type_take_little(fields: int, message: str) -> None:
+    builder = Builder()
+    number = builder.ptr(builder.array(builder.int("int", 4), 2))
+    members = [(name, number, 0) for name in ("type", *(f"f{i}" for i in range(fields)))]
+    large = builder.struct("large", 8 * len(members), members)
+    variables = [builder.add(14, f"m{i}", size=large, extra=struct.pack("<I", 1)) for i in range(2_000)]
+    builder.add(15, ".maps", len(variables), 8, b"".join(struct.pack("<III", v, 0, 8) for v in variables))
+    sections = [elf.Section(i, name, 1, 0, 1 << 20, 0, 0, b"") for i, name in enumerate(("", ".maps"))]
+    symbols = [elf.Symbol(f"m{i}", elf.STT_OBJECT, 1, 1, 8 * i, 8) for i in range(2_000)]
+    btf = Btf.parse(builder.bytes())
+    begin = time.monotonic()
+    maps, places = declared_maps(elf.Elf(sections, symbols, {}), btf)
+    assert time.monotonic() - begin < DEADLINE
+    assert len(maps) <= MAX_MAPS and len(places) == 2_000
+    last = places[1, 8 * 1999]
+    assert isinstance(last, Fault) and last.message == "map m1999" and message in last.reason
 
 
 @pytest.mark.fault(15)

@@ -304,24 +304,35 @@ def test_line_information_is_read_by_section() -> None:
     assert (info.offset, info.file, info.line, info.col, info.text) == (8, "file.c", 7, 3, "return 0;")
 
 
-def test_core_relocations_are_counted_by_section() -> None:
-    ext = parse_btf_ext(_ext(b"", struct.pack("<III8I", 16, 1, 2, *range(8))), EXT_STRINGS)
-    assert ext.core_relocations == {"sec": 2}
+def test_core_relocations_are_read_by_section() -> None:
+    ext = parse_btf_ext(_ext(b"", struct.pack("<III8I", 16, 1, 2, 8, 1, 5, 0, 16, 1, 5, 99)), EXT_STRINGS)
+    first, second = ext.core_relocations["sec"]
+    assert (first.offset, first.type, first.access, first.kind) == (8, 1, "file.c", 0)
+    builder = Builder()
+    builder.struct("sock", 8, [])
+    btf = Btf.parse(builder.bytes())
+    assert first.describe(btf) == "the offset of a field of struct sock"
+    assert second.describe(None) == "kind 99 of 1"
 
 
 @pytest.mark.fault(15)
 @pytest.mark.parametrize(
-    ("data", "message"),
+    "part",
     [
-        (_ext(struct.pack("<III", 16, 1, 1 << 31)), "claims 2147483648 records"),
-        (_ext(struct.pack("<III", 0, 1, 1 << 31)), "records of 0 bytes"),
-        (_ext(struct.pack("<III", 4, 1, 0)), "records of 4 bytes"),
-        (_ext(struct.pack("<II", 16, 1)), "in the middle of a record"),
-        (_ext(struct.pack("<III4I", 16, 1, 1, 8, 999, 12, 0)), "no string at 999"),
-        (b"\x9f\xeb\x01", "ends at byte 3"),
+        struct.pack("<III", 16, 1, 1 << 31),
+        struct.pack("<III", 0, 1, 1 << 31),
+        struct.pack("<III", 4, 1, 0),
+        struct.pack("<II", 16, 1),
+        struct.pack("<III4I", 16, 1, 1, 8, 999, 12, 0),
     ],
 )
-def test_malformed_line_information_is_refused(data: bytes, message: str) -> None:
-    with pytest.raises(BpfFormatError) as error:
-        parse_btf_ext(data, EXT_STRINGS)
-    assert message in str(error.value)
+def test_a_damaged_part_of_the_line_information_counts_as_empty(part: bytes) -> None:
+    lines = struct.pack("<III4I", 16, 1, 1, 8, 5, 12, 7 << 10 | 3)
+    assert parse_btf_ext(_ext(part), EXT_STRINGS).lines == {}
+    assert list(parse_btf_ext(_ext(lines, part), EXT_STRINGS).lines) == ["sec"]
+
+
+@pytest.mark.fault(15)
+def test_half_a_header_of_line_information_is_refused() -> None:
+    with pytest.raises(BpfFormatError, match="ends at byte 3"):
+        parse_btf_ext(b"\x9f\xeb\x01", EXT_STRINGS)

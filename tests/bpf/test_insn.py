@@ -94,7 +94,6 @@ def test_jump_targets_count_from_the_next_slot(insn: Insn, target: int) -> None:
         [Insn(b.LDDW, 0, 0, 0, 1 << 64), LDDW_HI],
         [Insn(b.LDDW, 0, 0, 0, 1), Insn(0x95, 0, 0, 0, 0)],
         [Insn(b.LDDW, 0, 0, 0, 1)],
-        [LDDW_HI],
     ],
 )
 def test_validate_refuses_what_no_bytes_can_say(insns: list[Insn]) -> None:

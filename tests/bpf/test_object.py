@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from chamelio.bpf.insn import LDDW, PSEUDO_CALL, PSEUDO_FUNC, PSEUDO_MAP, PSEUDO_MAP_VALUE, jump_target
-from chamelio.bpf.interp import Interpreter, Memory
-from chamelio.bpf.object import MAP_KIND_DATA, MapDef, Object, ObjectError, Program, load_object
+from chamelio import toolchain
+from chamelio.bpf import elf
+from chamelio.bpf.insn import LDDW, PSEUDO_CALL, PSEUDO_FUNC, PSEUDO_MAP, PSEUDO_MAP_VALUE, TRAP, jump_target
+from chamelio.bpf.interp import Fault, Interpreter, Memory
+from chamelio.bpf.object import MAP_KIND_DATA, MapDef, Object, Program, load_object
+from chamelio.jit.layout import LayoutError, make_layout
+from chamelio.verify.codes import CODES
 
 ARRAY, HASH, RING_OUT, RING_IN, BYTES, TX, TIMER = range(1, 8)
 
@@ -189,44 +195,45 @@ def test_an_object_of_types_alone_has_no_programs(build: Callable[[str], bytes])
     assert obj.btf is not None and obj.btf.sizeof(obj.btf.find("only", "struct")) == 4
 
 
+# ---- what is not supported ------------------------------------------------------------------------------------------
+
 LOOKUP = "CHAM_HANDLER(rx) { u32 k = 0; return !cham_lookup(&m, &k); }"
 MAP = '__attribute__((section(".maps"), used))'
-REFUSED = {
+FAULTS = {
     "C library": (
         "extern void *memset(void *, int, unsigned long);\n"
         "struct page { u8 bytes[4096]; };\nCHAM_ARRAY(m, 1, struct page, 0);\n"
         "CHAM_HANDLER(rx) { u32 k = 0; void *v = cham_lookup(&m, &k); if (v) memset(v, 0, 4096); return 0; }",
-        "needs memset, which this object does not define",
+        "function memset, which this object does not define",
     ),
     "kernel function": (
         'extern u64 kernel_function(u64) __attribute__((section(".ksyms")));\nCHAM_HANDLER(rx) { return kernel_function(1); }',
-        "needs kernel_function, which this object does not define",
+        "kernel function (kfunc) kernel_function",
+    ),
+    "extern": (
+        'extern int CONFIG_HZ __attribute__((section(".kconfig")));\nCHAM_HANDLER(rx) { return CONFIG_HZ; }',
+        "extern CONFIG_HZ, which this object does not define",
     ),
     "CO-RE": (
         "struct sock { int a, b; } __attribute__((preserve_access_index));\n"
         "CHAM_HANDLER(rx) { struct sock *s = ctx->data; return s->b; }",
-        "section chamelio/rx: CO-RE relocations are not supported",
-    ),
-    "legacy maps": (
-        'struct { u32 a, b; } m __attribute__((section("maps"), used)) = {1, 2};\n' + LOOKUP,
-        "section maps: legacy map definitions are not supported",
+        "a CO-RE relocation (the offset of a field of struct sock)",
     ),
     "addresses in data": (
         "static int x;\nint *volatile pointer = &x;\nCHAM_HANDLER(rx) { return *pointer; }",
-        "section .data: global data that holds addresses is not supported",
+        "global data that holds addresses (.data)",
     ),
-    "call through a pointer": (
-        "CHAM_HANDLER(rx) { u64 (*f)(u64) = ctx->data; return f(1); }",
-        "section chamelio/rx: instruction 2: indirect calls (callx) are not supported",
+    "other sections": (
+        'int x __attribute__((section("elsewhere"))) = 1;\nCHAM_HANDLER(rx) { return *(volatile int *)&x; }',
+        "section elsewhere (x)",
     ),
+    "call through a pointer": ("CHAM_HANDLER(rx) { u64 (*f)(u64) = ctx->data; return f(1); }", "an indirect call (callx)"),
     "legacy packet access": (
         'CHAM_HANDLER(rx) { asm volatile("r6 = r1; r0 = *(u32 *)skb[4]" ::: "r0", "r6"); return 0; }',
-        "section chamelio/rx: instruction 1 (opcode 0x20): legacy packet access (LD_ABS) is not supported",
+        "legacy packet access (LD_ABS)",
     ),
-    "map of maps": (
-        f"struct {{ int (*type)[2]; u32 *key; struct inner {{ int (*type)[1]; }} *values[]; }} m {MAP};\n{LOOKUP}",
-        "map m: field values is not supported",
-    ),
+    "may_goto": ('CHAM_HANDLER(rx) { asm volatile(".byte 0xe5; .byte 0; .short 0; .long 0"); return 0; }', "may_goto"),
+    "arena": ('CHAM_HANDLER(rx) { asm volatile(".byte 0xbf; .byte 0x11; .short 1; .long 1"); return 0; }', "addr_space_cast"),
     "map field that is a plain number": (
         f"struct {{ int (*type)[1]; int max_entries; }} m {MAP};\n{LOOKUP}",
         "map m: field max_entries is not a pointer",
@@ -235,7 +242,7 @@ REFUSED = {
         f"struct {{ int (*type)[1]; int *max_entries; }} m {MAP};\n{LOOKUP}",
         "map m: field max_entries is not supported; numbers are `int (*max_entries)[N]`",
     ),
-    "map without a type": (f"struct {{ int (*max_entries)[4]; }} m {MAP};\n{LOOKUP}", "map m: has no field `type`"),
+    "map without a type": (f"struct {{ int (*max_entries)[4]; }} m {MAP};\n{LOOKUP}", "map m: it has no field `type`"),
     "map whose key size lies": (
         f"struct {{ int (*type)[1]; u32 *key; int (*key_size)[8]; }} m {MAP};\n{LOOKUP}",
         "map m: key_size is 8, but its type takes 4 bytes",
@@ -244,24 +251,107 @@ REFUSED = {
         f"struct later;\nstruct {{ int (*type)[1]; struct later *value; }} m {MAP};\n{LOOKUP}",
         "fwd later has no size",
     ),
-    "map that is a number": (f"int m {MAP};\n{LOOKUP}", "map m: is declared as int int; a structure is expected"),
-    "too many maps": (
-        "".join(f"CHAM_TX_IDS(m{i}, 1);\n" for i in range(65)),
-        "section .maps: 65 maps; an object has at most 64",
+    "map that is a number": (f"int m {MAP};\n{LOOKUP}", "map m: it is declared as int int; a structure is expected"),
+    "map of maps of maps": (
+        f"struct deep {{ int (*type)[12]; "
+        f"struct {{ int (*type)[12]; struct {{ int (*type)[2]; }} *values[]; }} *values[]; }} m {MAP};\n" + LOOKUP,
+        "maps of maps of maps",
     ),
-    "too much data": (
-        "volatile char big[(16 << 20) + 1];\nCHAM_HANDLER(rx) { return big[0]; }",
-        "section .bss: over 16777216 bytes of global data",
-    ),
+    "too much data": ("volatile char big[(16 << 20) + 1];\nCHAM_HANDLER(rx) { return big[0]; }", "at most 16,777,216 bytes"),
 }
 
 
-@pytest.mark.parametrize(("source", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_is_not_supported_is_refused_by_name(build: Callable[[str], bytes], source: str, message: str) -> None:
-    data = build(source)
-    with pytest.raises(ObjectError) as error:
-        load_object(data, "case.bpf.o")
-    assert str(error.value).startswith("case.bpf.o: ") and message in str(error.value)
+@pytest.mark.parametrize(("source", "message"), FAULTS.values(), ids=FAULTS.keys())
+def test_what_is_not_supported_is_a_fault_of_the_program_that_asks_for_it(
+    build: Callable[[str], bytes], source: str, message: str
+) -> None:
+    obj = load_object(build(source + "\nCHAM_HANDLER(tx) { return 7; }"), "case.bpf.o")
+    rx, tx = program(obj, "rx"), program(obj, "tx")
+    found = {slot: f"{fault.message}: {fault.reason}" for slot, fault in rx.faults.items()}
+    assert found and all(message in text for text in found.values()), found
+    assert all(fault.code in CODES for fault in rx.faults.values())
+    assert all(rx.insns[slot] == TRAP for slot in found)
+    assert tx.faults == {} and Interpreter(tx.insns).run() == 7
+
+
+def test_a_fault_stops_the_interpreter(build: Callable[[str], bytes]) -> None:
+    obj = load_object(build("extern u64 missing;\nCHAM_HANDLER(rx) { return missing; }"))
+    with pytest.raises(Fault, match="opcode 0x00 is not an instruction"):
+        Interpreter(obj.programs[0].insns).run()
+
+
+def test_a_fault_of_a_function_is_one_of_all_that_call_it(build: Callable[[str], bytes]) -> None:
+    obj = load_object(
+        build(
+            "extern u64 missing;\n__attribute__((noinline)) static u64 f(u64 a) { return a + missing; }\n"
+            "CHAM_HANDLER(rx) { return f(1); }\nCHAM_HANDLER(tx) { return f(2); }\nCHAM_HANDLER(timer) { return 0; }"
+        )
+    )
+    for name, faults in (("rx", True), ("tx", True), ("timer", False)):
+        one = program(obj, name)
+        assert bool(one.faults) == faults
+        assert {one.subprogs[one.subprog_at(slot)] for slot in one.faults} == ({"f"} if faults else set())
+
+
+LEGACY = """
+struct bpf_map_def { u32 type, key_size, value_size, max_entries, map_flags; };
+struct bpf_map_def __attribute__((section("maps"), used)) first = { 1, 4, 8, 100, 1 };
+struct bpf_map_def __attribute__((section("maps"), used)) second = { 2, 4, 16, 50, 0 };
+CHAM_HANDLER(rx) { u32 k = 0; return !cham_lookup(&second, &k) + 2 * !cham_lookup(&first, &k); }
+"""
+
+
+def test_legacy_maps_are_read_for_verification_and_refused_by_name_for_running(build: Callable[[str], bytes]) -> None:
+    obj = load_object(build(LEGACY))
+    assert obj.maps == [
+        MapDef("first", 1, 4, 8, 100, {"map_flags": 1}, legacy=True),
+        MapDef("second", 2, 4, 16, 50, {"map_flags": 0}, legacy=True),
+    ]
+    loads = [insn for insn in obj.programs[0].insns if insn.op == LDDW]
+    assert sorted((insn.src, insn.imm) for insn in loads) == [(PSEUDO_MAP, 0), (PSEUDO_MAP, 1)] and not obj.programs[0].faults
+    with pytest.raises(LayoutError, match="map first: it is declared in section maps"):
+        make_layout(obj.maps, 2)
+
+
+def test_legacy_maps_of_maps_are_known_by_number_and_by_id(build: Callable[[str], bytes]) -> None:
+    for words, inner in (
+        ("{ 12, 4, 4, 8, 0, 1, 0 }", "{ 2, 4, 8, 9 }"),
+        ("{ 12, 4, 4, 8, 0, 0, 0, 33, 0 }", "{ 2, 4, 8, 9, 0, 33 }"),
+    ):
+        size = words.count(",") + 1
+        build_source = (
+            f'u32 __attribute__((section("maps"), used)) outer[{size}] = {words};\n'
+            f'u32 __attribute__((section("maps"), used)) inner[{size}] = {inner};\n'
+        )
+        outer, model = load_object(build(build_source)).maps
+        assert outer.inner == model and model.name == "inner" and model.value_size == 8
+
+
+def test_maps_of_maps_keep_what_they_hold_and_program_arrays_are_maps(build: Callable[[str], bytes]) -> None:
+    obj = load_object(
+        build(
+            f"struct inner {{ int (*type)[2]; u32 *key; u64 *value; int (*max_entries)[7]; }} one {MAP};\n"
+            f"struct {{ int (*type)[12]; int (*max_entries)[3]; int (*key_size)[4]; struct inner *values[]; }} outer {MAP}"
+            " = { .values = { &one } };\n"
+            "struct { int (*type)[3]; int (*max_entries)[4]; int (*key_size)[4]; int (*value_size)[4]; int (*values[])(void *); } "
+            f"jumps {MAP};\n"
+            f"struct {{ int (*type)[9]; int (*map_flags)[8]; enum {{ extra = 1ull << 40 }} map_extra; }} odd {MAP};\n"
+        )
+    )
+    found = maps(obj)
+    assert found["outer"].inner == MapDef("outer.inner", 2, 4, 8, 7, {}, found["one"].key_type, found["one"].value_type)
+    assert (found["outer"].value_size, found["outer"].initial, found["one"].initial) == (4, True, False)
+    assert (found["jumps"].kind, found["jumps"].inner, found["jumps"].initial) == (3, None, False)
+    assert found["odd"].attrs == {"map_flags": 8, "map_extra": 1 << 40}
+    with pytest.raises(LayoutError, match="map outer: it holds maps or programs"):
+        make_layout([found["outer"]], 2)
+
+
+def test_a_protocol_has_fewer_maps_than_an_object_may_have(build: Callable[[str], bytes]) -> None:
+    obj = load_object(build("".join(f"CHAM_ARRAY(m{i}, 1, u32, 0);\n" for i in range(65))))
+    assert len(obj.maps) == 65
+    with pytest.raises(LayoutError, match="there are 65 maps"):
+        make_layout(obj.maps, 2)
 
 
 def test_linking_the_same_function_into_many_programs_is_bounded(
@@ -273,5 +363,71 @@ def test_linking_the_same_function_into_many_programs_is_bounded(
     data = build("__attribute__((noinline)) u64 f(u64 a) { return a * a + 1; }\n" + handlers)
     whole = sum(len(p.insns) for p in load_object(data).programs)
     monkeypatch.setattr("chamelio.bpf.object.MAX_INSNS", whole - 1)
-    with pytest.raises(ObjectError, match="brings the object over"):
-        load_object(data)
+    *linked, last = load_object(data).programs
+    assert not any(p.faults for p in linked)
+    assert (last.insns, last.faults[0].code, last.faults[0].message) == ([TRAP], "V160", "the object is too long")
+
+
+# ---- where programs begin -------------------------------------------------------------------------------------------
+
+SECTION = '__attribute__((section("xdp"), used, noinline))'
+BEGINNINGS = {
+    "static functions that others call are parts of them": (
+        f"{SECTION} static u64 part(u64 a) {{ return a * a + 3; }}\n{SECTION} u64 main(void *c) {{ return part((u64)c); }}",
+        [("main", "xdp")],
+    ),
+    "static functions that nobody calls are programs": (
+        f"{SECTION} static u64 a(void *c) {{ return 1; }}\n{SECTION} u64 b(void *c) {{ return 2; }}",
+        [("a", "xdp"), ("b", "xdp")],
+    ),
+    "global functions are programs, called or not": (
+        f"{SECTION} u64 part(u64 a) {{ return a * a + 3; }}\n{SECTION} u64 main(void *c) {{ return part((u64)c); }}",
+        [("main", "xdp"), ("part", "xdp")],
+    ),
+    "an object with nothing but .text": (
+        "__attribute__((noinline)) u64 part(u64 a) { return a * a + 3; }\nu64 main(void *c) { return part((u64)c); }",
+        [("main", ".text")],
+    ),
+    "functions that call each other": (
+        "u64 even(u64 n);\n__attribute__((noinline)) u64 odd(u64 n) { return n ? even(n - 1) * 3 : 0; }\n"
+        "__attribute__((noinline)) u64 even(u64 n) { return n ? odd(n - 1) * 5 : 1; }",
+        [("odd", ".text")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "programs"), BEGINNINGS.values(), ids=BEGINNINGS.keys())
+def test_where_programs_begin(build: Callable[[str], bytes], source: str, programs: list[tuple[str, str]]) -> None:
+    assert sorted((p.name, p.section) for p in load_object(build(source)).programs) == programs
+
+
+@pytest.mark.parametrize("cpu", ["v1", "v2", "v3", "v4"])
+@pytest.mark.parametrize("debug", [True, False])
+def test_objects_of_every_instruction_set_with_and_without_types_load(tmp_path: Path, cpu: str, debug: bool) -> None:
+    source = tmp_path / "plain.bpf.c"
+    source.write_text(
+        '__attribute__((section("xdp"), used))\n'
+        "int f(unsigned *c) { unsigned n = 0; for (int i = 0; i < 9; i++) n += c[i] / 3; return n; }"
+    )
+    data = toolchain.bpf_object(source, cpu=cpu)
+    if not debug:
+        data = without_types(data)
+    (one,) = load_object(data).programs
+    assert not one.faults and bool(one.lines) == debug
+
+
+def without_types(data: bytes) -> bytes:
+    """An object whose sections with type information have no names, so that nobody finds them."""
+    out = bytearray(data)
+    (table,) = struct.unpack_from("<Q", data, 40)
+    for section in elf.read(data).sections:
+        if section.name.startswith(".BTF"):
+            out[table + 64 * section.index : table + 64 * section.index + 4] = bytes(4)
+    return bytes(out)
+
+
+def test_maps_without_type_information_are_faults_of_those_who_use_them(build: Callable[[str], bytes]) -> None:
+    obj = load_object(without_types(build("CHAM_ARRAY(m, 1, u32, 0);\n" + LOOKUP + "\nCHAM_HANDLER(tx) { return 0; }")))
+    (fault,) = set(program(obj, "rx").faults.values())
+    assert (fault.code, fault.message) == ("V144", "map m") and "compile with -g" in fault.reason
+    assert not program(obj, "tx").faults

@@ -419,6 +419,12 @@ class Btf:
                 return behind
         raise KeyError(f"there is no {kind} {name} in this type information")
 
+    def is_kernel_function(self, name: str) -> bool:
+        """Whether a function is declared with `__ksym`, for the kernel to define."""
+        section = self.types[self._names.get(("datasec", ".ksyms"), 0)]
+        variables = section.vars if isinstance(section, DataSec) else ()
+        return any(self.types[id_].kind == "func" and self.types[id_].name == name for id_, _, _ in variables)
+
     def enum(self, name: str) -> dict[str, int]:
         """The enumerators of `enum NAME` with their values. KeyError if there is none."""
         type_ = self.types[self.find(name, "enum")]

@@ -12,8 +12,8 @@ from chamelio.bpf.insn import BpfFormatError
 from chamelio.bpf.strings import Strings
 
 MAX_BYTES = 16 << 20
-MAX_SECTIONS = 4096
-MAX_SYMBOLS = 1 << 17
+MAX_SECTIONS = 0xFF00 - 1  # more are not counted in the header
+MAX_SYMBOLS = 1 << 19
 
 SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOBITS, SHT_REL = 1, 2, 3, 4, 8, 9
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 0x1, 0x2, 0x4, 0x800
@@ -28,7 +28,7 @@ _RELOCATION = struct.Struct("<QQ")
 
 
 class ObjectError(BpfFormatError):
-    """An object file that cannot be loaded. The message names the object, the place, the reason and the remedy."""
+    """An object file that cannot be read. The message names the object, the place, the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +172,13 @@ def read(data: bytes) -> Elf:
         raise ObjectError("is not an ELF file; build it with `chamelio protocol build FILE.c`")
     fields = _HEADER.unpack_from(data)
     _, bits, order, _, _, _, type_, machine, _, _, _, table, _, _, _, _, entry_size, count, names = fields
+    if bits == 2 and order == 2:
+        raise ObjectError("is big-endian; compile for -target bpfel")
     if bits != 2 or order != 1:
         raise ObjectError("is not a 64-bit little-endian ELF file; compile for -target bpfel")
     if type_ != 1:
         raise ObjectError(f"is an ELF file of type {type_}, not relocatable (1); compile with -c, do not link")
-    if machine != 247:
+    if machine not in (0, 247):  # clang before 3.9 wrote 0
         raise ObjectError(f"is for machine {machine}, not BPF (247); compile with -target bpfel")
     if entry_size != _SECTION.size or not 0 < count <= MAX_SECTIONS:
         raise ObjectError(f"has {count} sections described by {entry_size} bytes each; 1..{MAX_SECTIONS}, 64 are expected")

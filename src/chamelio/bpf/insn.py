@@ -30,7 +30,7 @@ NEG, MOD, XOR, MOV, ARSH, END = 0x80, 0x90, 0xA0, 0xB0, 0xC0, 0xD0
 
 # Jumps (section 4.3).
 JA, JEQ, JGT, JGE, JSET, JNE, JSGT, JSGE = 0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70
-CALL, EXIT, JLT, JLE, JSLT, JSLE = 0x80, 0x90, 0xA0, 0xB0, 0xC0, 0xD0
+CALL, EXIT, JLT, JLE, JSLT, JSLE, JCOND = 0x80, 0x90, 0xA0, 0xB0, 0xC0, 0xD0, 0xE0
 
 # Atomic operations, in `imm` (section 5.3).
 ATOMIC_ADD, ATOMIC_OR, ATOMIC_AND, ATOMIC_XOR = ADD, OR, AND, XOR
@@ -114,6 +114,7 @@ class Insn:
 
 
 LDDW_HI = Insn(0, 0, 0, 0, 0)
+TRAP = LDDW_HI  # where there is no instruction: no opcode 0 ever runs
 
 
 def jump_target(pc: int, insn: Insn) -> int:
@@ -188,26 +189,38 @@ def _memory_forms() -> dict[int, Form]:
 #: The instruction set: opcode -> what its fields may hold.
 FORMS = {**_arithmetic_forms(), **_jump_forms(), **_memory_forms()}
 
-_REFUSED = {GOTOX: "an indirect jump (gotox)"}
+_REFUSED = {GOTOX: "an indirect jump (gotox)", JMP | JCOND: "a loop counted by the kernel (may_goto)"}
 for _size in (W, H, B):
     _REFUSED[LD | ABS | _size] = "legacy packet access (LD_ABS)"
     _REFUSED[LD | IND | _size] = "legacy packet access (LD_IND)"
+_ORDERED = {0x100: "a load with acquire semantics", 0x110: "a store with release semantics"}
 
 
-def _fault(pc: int, op: int, dst: int, src: int, off: int, imm: int) -> BpfFormatError:
-    """What is wrong with an instruction that its form does not allow."""
-    at = f"instruction {pc} (opcode {op:#04x})"
+def _extension(op: int, off: int, imm: int) -> str | None:
+    """The name of an instruction that compilers emit for the kernel and that RFC 9669 does not have."""
     if op in _REFUSED:
-        return BpfFormatError(f"{at}: {_REFUSED[op]} is not supported")
+        return _REFUSED[op]
+    if op == ALU64 | MOV | X and off == 1:
+        return "an address that changes to or from an arena (addr_space_cast)"
+    if op & 0xE7 == STX | ATOMIC:
+        return _ORDERED.get(imm)
+    return None
+
+
+def _fault(op: int, dst: int, src: int, off: int, imm: int) -> str:
+    """What is wrong with an instruction that its form does not allow."""
+    extension = _extension(op, off, imm)
+    if extension is not None:
+        return f"{extension} is not supported"
     form = FORMS.get(op)
     if form is None:
-        return BpfFormatError(f"{at}: there is no such opcode in RFC 9669")
+        return "there is no such opcode in RFC 9669"
     for name, value, allowed in (("dst", dst, form.dst), ("src", src, form.src), ("off", off, form.off)):
         if allowed is not None and value not in allowed:
             if allowed is _REGISTERS:
-                return BpfFormatError(f"{at}: there is no register r{value}")
-            return BpfFormatError(f"{at}: field {name} is {value}; {_choices(allowed)}")
-    return BpfFormatError(f"{at}: field imm is {imm}; {_choices(form.imm or _ZERO)}")
+                return f"there is no register r{value}"
+            return f"field {name} is {value}; {_choices(allowed)}"
+    return f"field imm is {imm}; {_choices(form.imm or _ZERO)}"
 
 
 def _choices(allowed: Collection[int]) -> str:
@@ -222,16 +235,34 @@ _WORD = struct.Struct("<BBhi")
 def decode(data: bytes) -> list[Insn]:
     """Little-endian bytes to instructions, one per slot. BpfFormatError: a length that is not a multiple of 8, an
     unknown opcode or register, a reserved field that is not zero, half a wide load."""
+    insns, wrong = decode_any(data)
+    for pc, reason in wrong.items():
+        raise _bad(data, pc, reason)
+    return insns
+
+
+def _bad(data: bytes, pc: int, reason: str) -> BpfFormatError:
+    return BpfFormatError(f"instruction {pc} (opcode {data[SLOT * pc]:#04x}): {reason}")
+
+
+def decode_any(data: bytes) -> tuple[list[Insn], dict[int, str]]:
+    """As `decode`, but what is no instruction is TRAP, and its slot has the reason in the dictionary.
+
+    BpfFormatError: a length that is not a multiple of 8.
+    """
     if len(data) % SLOT:
         raise BpfFormatError(f"{len(data)} bytes of code are not a multiple of {SLOT}")
     insns: list[Insn] = []
+    wrong: dict[int, str] = {}
     pending: Insn | None = None  # a wide load that waits for its second slot
     for pc, (op, regs, off, imm) in enumerate(_WORD.iter_unpack(data)):
         if pending is not None:
             if op or regs or off:
-                raise BpfFormatError(f"instruction {pc}: the second half of a wide load has non-zero reserved fields")
-            low = pending.imm & 0xFFFFFFFF
-            insns += (Insn(LDDW, pending.dst, pending.src, 0, low | (imm & 0xFFFFFFFF) << 32), LDDW_HI)
+                wrong[pc - 1] = wrong[pc] = "the second half of a wide load has non-zero reserved fields"
+                insns += (TRAP, TRAP)
+            else:
+                low = pending.imm & 0xFFFFFFFF
+                insns += (Insn(LDDW, pending.dst, pending.src, 0, low | (imm & 0xFFFFFFFF) << 32), LDDW_HI)
             pending = None
             continue
         dst, src = regs & 0x0F, regs >> 4
@@ -243,21 +274,27 @@ def decode(data: bytes) -> list[Insn]:
             or (form.off is not None and off not in form.off)
             or (form.imm is not None and imm not in form.imm)
         ):
-            raise _fault(pc, op, dst, src, off, imm)
+            wrong[pc] = _fault(op, dst, src, off, imm)
+            insns.append(TRAP)
+            continue
         insn = Insn(op, dst, src, off, imm)
         if op == LDDW:
             pending = insn
         else:
             insns.append(insn)
     if pending is not None:
-        raise BpfFormatError(f"instruction {len(insns)}: the code ends in the middle of a wide load")
-    return insns
+        wrong[len(insns)] = "the code ends in the middle of a wide load"
+        insns.append(TRAP)
+    return insns, wrong
 
 
 def validate(insns: Sequence[Insn]) -> None:
-    """Check instructions that did not come from `decode`. BpfFormatError: what decode would refuse, or a field out of
-    range."""
-    decode(encode(insns))
+    """Check instructions that did not come from `decode`. BpfFormatError: what decode would refuse (but for TRAP), or a field
+    out of range."""
+    data = encode(insns)
+    for pc, reason in decode_any(data)[1].items():
+        if insns[pc] != TRAP:
+            raise _bad(data, pc, reason)
 
 
 def _registers(pc: int, insn: Insn) -> int:

@@ -43,6 +43,7 @@ POSITIONS_BYTES = 16
 PLACE_BYTES = 8  # struct cham_place, struct pool_entry
 POOL_BYTES, POOL_NODE_BYTES = 64, 16
 
+MAX_MAPS = 64
 MAX_ENTRIES = 1 << 20
 MAX_KEY = 64
 MAX_VALUE = 1 << 16
@@ -142,6 +143,10 @@ def _check(m: MapDef) -> None:
     def refuse(reason: str, remedy: str) -> LayoutError:
         return LayoutError(f"map {m.name}: {reason}; {remedy}")
 
+    if m.legacy:
+        raise refuse("it is declared in section maps", "declare it in .maps, as CHAM_ARRAY does")
+    if m.inner is not None or m.initial:
+        raise refuse("it holds maps or programs", "protocols have no maps of maps and no program arrays")
     if m.kind not in KIND_NAMES:
         raise refuse(f"there is no map kind {m.kind}", "kinds are 1 (array) to 7 (timer), see chamelio.h")
     if m.kind == DATA:
@@ -186,6 +191,8 @@ def make_layout(maps: Sequence[MapDef], contexts: int) -> Layout:
     """Lay out a protocol's maps for `contexts` contexts (the slow path is context 0). Raises LayoutError."""
     if not 1 <= contexts <= 32:
         raise LayoutError(f"{contexts} contexts are not within 1..32: one is the slow path's, the others are applications'")
+    if len(maps) > MAX_MAPS:
+        raise LayoutError(f"there are {len(maps)} maps, global data included; a protocol has at most {MAX_MAPS}")
     for m in maps:
         _check(m)
     for kind in (RING_IN, TX, TIMER):

@@ -87,6 +87,19 @@ _TABLE = [
         "name the section chamelio/rx, chamelio/ring, chamelio/tx or chamelio/timer",
     ),
     ("V142", "unsupported", "Two handlers for one hook", "join them in one program, or leave one of them out"),
+    (
+        "V143",
+        "unsupported",
+        "Object that cannot be read",
+        "build it with `clang -target bpfel -g -c`, or with `chamelio protocol build`, and do not link or strip it",
+    ),
+    (
+        "V144",
+        "unsupported",
+        "Reference that cannot be resolved",
+        "refer only to what this object defines: functions, global variables, and maps declared in .maps and compiled with -g",
+    ),
+    ("V145", "unsupported", "The verifier failed", "this is a bug of the verifier; please report the object"),
     ("V150", "imprecise", "The verifier cannot keep track of this", "make the paths agree, or use a simpler expression"),
     ("V160", "budget", "Too much to explore", "shorten loops, and join conditions that are tested again and again"),
     (

@@ -276,6 +276,9 @@ class Explorer:
             subject.facts.reached.add(pc)
             if pc in self.shape.bad:
                 raise self.shape.bad[pc]
+            if pc in self.program.faults:
+                fault = self.program.faults[pc]
+                raise Refused(fault.code, fault.message, fault.reason)
             subject.extra_cold = 0
             times = state.times
             extra_cold, extra_warm, after = self._step(pc, insn, state)

@@ -24,7 +24,7 @@ SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(platform.machine(), 321)
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, PROG_TEST_RUN, BTF_LOAD, MAP_FREEZE = (
     0, 1, 2, 3, 4, 5, 10, 18, 22,
 )  # fmt: skip
-LOG_BYTES = 16 << 20
+LOG_BYTES = 4 << 20  # the kernel keeps the end of what is longer
 PROG_TYPES = {
     "socket_filter": 1, "sched_cls": 3, "sched_act": 4, "xdp": 6, "cgroup_skb": 8, "lwt_in": 10, "lwt_out": 11,
     "lwt_xmit": 12, "sk_skb": 14, "sk_msg": 16,
@@ -43,6 +43,7 @@ STORAGE_KINDS = (24, 28, 29, 32)  # of sockets and the like; the kernel wants th
 SINGLE_CPU_SLOTS = (5, 6, 10, 21)  # per-CPU kinds: lookups from here return one value for each possible CPU
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_log = ctypes.create_string_buffer(LOG_BYTES)
 
 
 class KernelError(OSError):
@@ -79,6 +80,9 @@ def unavailable() -> str | None:
     return None
 
 
+_NOT_WHY = ("processed ", "verification time", "stack depth", "max_states", "cur state:", "old state:")
+
+
 @dataclass
 class Verdict:
     """What the kernel says of a program. `log` is its verifier's; `message` the line of it that tells why."""
@@ -96,7 +100,7 @@ class Verdict:
     def message(self) -> str:
         """The last line of the log that is not statistics."""
         for line in reversed(self.log.splitlines()):
-            if line and not line.startswith(("processed ", "verification time", "stack depth", "max_states")):
+            if line and not line.startswith(_NOT_WHY):
                 return line.strip()
         return os.strerror(self.errno) if self.errno else ""
 
@@ -123,7 +127,8 @@ def load_program(
     need type information. OSError: bpf(2) itself is refused."""
     code = ctypes.create_string_buffer(encode(insns))
     name = ctypes.create_string_buffer(license.encode())
-    log = ctypes.create_string_buffer(LOG_BYTES)
+    log = _log
+    log[0] = b"\0"
     btf, infos = -1, ctypes.create_string_buffer(b"")
     if functions:
         btf, infos = _function_types(functions)

@@ -1,0 +1,147 @@
+"""Verdicts and results on random kernel-style programs, ours and the kernel's.
+
+What we accept and the kernel refuses must be explained in explained.toml; what both accept must do the same in the kernel
+and in the interpreter. What the kernel accepts and we refuse is counted by code.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import struct
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from chamelio.bpf.asm import AsmError
+from chamelio.bpf.object import Object, Program
+from chamelio.verify import Limits, Verdict, verify_program
+from verify.kernel import bpf_syscall
+from verify.kernel.bpf_syscall import TYPE_OF_CONTEXT, Kernel, run
+from verify.kernel.generate import MAPS, UNSTEADY, KernelGenerator
+from verify.kernel.world import World
+from verify.suite import assembled
+
+pytestmark = pytest.mark.root
+
+EXPLAINED = [
+    re.compile(entry["says"]) for entry in tomllib.loads((Path(__file__).parent / "explained.toml").read_text())["refusal"]
+]
+LIMITS = Limits(steps=100_000, seconds=5)
+COMPARED = (0, 1, 2, 5, 8)  # maps whose contents must be the same
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernel() -> None:
+    reason = bpf_syscall.unavailable()
+    if reason:
+        pytest.skip(reason)
+
+
+@dataclass
+class Tally:
+    """What came out. `verdicts[ours, kernel's]` counts programs, `refused` those that only we refuse, by code and title."""
+
+    verdicts: Counter[tuple[bool, bool]] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    unexplained: list[str] = field(default_factory=list)
+    runs: int = 0
+
+    def text(self) -> str:
+        """The table, and what we refuse alone."""
+        lines = [f"both accept {self.verdicts[True, True]}, both refuse {self.verdicts[False, False]}, "
+                 f"only the kernel accepts {self.verdicts[False, True]}, only we accept {self.verdicts[True, False]}; "
+                 f"{self.runs} runs compared"]  # fmt: skip
+        return "\n".join([*lines, *(f"{count:6} {what}" for what, count in self.refused.most_common())])
+
+
+def programs(first: int, count: int) -> Iterator[tuple[int, str, str, Object, Program]]:
+    """(seed, context, text, object, program) of those that assemble."""
+    for seed in range(first, first + count):
+        generator = KernelGenerator(seed)
+        text = generator.text()
+        try:
+            obj, program = assembled(text)
+        except AsmError:  # a change has removed a label's line
+            continue
+        yield seed, generator.context, text, Object([program], MAPS, None, "GPL", ""), program
+
+
+def contents(r: random.Random) -> dict[int, dict[bytes, bytes]]:
+    """What maps hold before a run."""
+    numbers = (0, 1, 5, 200, r.getrandbits(32), r.getrandbits(64))
+
+    def array(count: int) -> dict[bytes, bytes]:
+        return {struct.pack("<I", i): struct.pack("<QQ", r.choice(numbers), r.choice(numbers)) for i in range(count)}
+
+    def flows() -> dict[bytes, bytes]:
+        return {r.randrange(10).to_bytes(8, "little"): r.randbytes(32) for _ in range(4)}
+
+    return {0: array(8), 1: flows(), 2: array(8), 4: array(4), 5: flows()}
+
+
+def compare(obj: Object, program: Program, context: str, seed: int, runs: int) -> int:
+    """Run a program in the kernel and on the interpreter; returns how many runs were the same. AssertionError: one was not."""
+    for number in range(runs):
+        r = random.Random(f"run{seed}.{number}")
+        content, packet = contents(r), r.randbytes(r.choice((14, 20, 41, 64, 128)))
+        with Kernel(obj) as kernel:
+            for index, values in content.items():
+                for key, value in values.items():
+                    kernel.maps[index].update(key, value)
+            verdict = kernel.load(program, TYPE_OF_CONTEXT[context])
+            try:
+                outcome = run(verdict, packet)
+            finally:
+                verdict.close()
+            world = World(MAPS, context, packet, content)
+            result = world.run(program.insns)
+            assert result & 0xFFFFFFFF == outcome.retval
+            if context != "socket_filter":  # its packet cannot be written, and comes back without its first header
+                assert world.packet() == outcome.packet
+            for index in COMPARED:
+                assert world.contents(index) == kernel.maps[index].contents(), f"map {MAPS[index].name}"
+    return runs
+
+
+def tally(first: int, count: int, runs: int) -> Tally:
+    out = Tally()
+    with Kernel(Object([], MAPS, None, "GPL", "")) as kernel:
+        for seed, context, text, obj, program in programs(first, count):
+            ours: Verdict = verify_program(obj, program, context=context, limits=LIMITS)
+            theirs = kernel.load(program, TYPE_OF_CONTEXT[context])
+            theirs.close()
+            accepted, also = ours.verdict == "accept", theirs.errno == 0
+            out.verdicts[accepted, also] += 1
+            if accepted and not also and not any(why.search(theirs.message) for why in EXPLAINED):
+                out.unexplained.append(f"seed {seed} ({context}): {theirs.message}\n{text}")
+            if also and not accepted:
+                what = f"{ours.code} {re.sub(r'-?[0-9]+', 'N', ours.message)}"
+                out.refused[what] += 1
+                out.examples.setdefault(what, f"{context}, instruction {ours.insn}: {ours.message}; {ours.reason}\n{text}")
+            if accepted and also and not any(call in text for call in UNSTEADY):
+                try:
+                    out.runs += compare(obj, program, context, seed, runs)
+                except Exception as error:
+                    raise AssertionError(f"seed {seed} ({context}): {error}\n{text}") from error
+    return out
+
+
+def test_random_programs_have_the_kernels_verdict_or_an_explanation() -> None:
+    found = tally(0, 150, 2)
+    assert not found.unexplained, found.unexplained[0]
+    assert found.verdicts[True, True] > 30, found.text()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("block", range(10))
+def test_random_programs_have_the_kernels_verdict_or_an_explanation_at_length(block: int) -> None:
+    found = tally(1_000_000 + 2_000 * block, 2_000, 3)
+    print(found.text())
+    assert not found.unexplained, "\n\n".join(found.unexplained[:5])
