@@ -226,7 +226,11 @@ class Arithmetic:
             return self._assume_addresses(state, op, a, b, holds)
         pointer, number = (a, b) if isinstance(a, Pointer) else (b, a)
         assert isinstance(pointer, Pointer) and isinstance(number, Scalar)
-        if number.const != 0 or op not in (bpf.JEQ, bpf.JNE, bpf.JGT, bpf.JLE) or (op not in (bpf.JEQ, bpf.JNE) and pointer is not a):
+        if (
+            number.const != 0
+            or op not in (bpf.JEQ, bpf.JNE, bpf.JGT, bpf.JLE)
+            or (op not in (bpf.JEQ, bpf.JNE) and pointer is not a)
+        ):
             raise Refused(
                 "V114",
                 f"{describe(pointer)} is compared with {describe(number)}",
@@ -319,4 +323,6 @@ class Arithmetic:
             return (), None
         if op in (bpf.JEQ, bpf.JNE) and a.region == b.region:
             return (), None
-        raise Refused("V114", f"{describe(a)} is compared with {describe(b)}", "addresses are compared within one object, or with its end")
+        raise Refused(
+            "V114", f"{describe(a)} is compared with {describe(b)}", "addresses are compared within one object, or with its end"
+        )

@@ -82,7 +82,11 @@ class Calls:
     def _no_such(self, number: int) -> Refused:
         if not self.context.runs and number in helper_names:
             what = UNSUPPORTED.get(number)
-            reason = f"it is about {what}, which are not supported" if what else f"programs of type {self.context.name} have no such helper"
+            reason = (
+                f"it is about {what}, which are not supported"
+                if what
+                else f"programs of type {self.context.name} have no such helper"
+            )
             return Refused("V121", f"bpf_{helper_names[number]} is called", reason)
         return Refused("V121", f"helper {number} is called", "there is no helper of that number for this kind of program")
 
@@ -247,7 +251,9 @@ class Calls:
         value = state.regs[reg]
         assert isinstance(value, Pointer)
         if value.ref not in state.refs:
-            raise Refused("V117", f"{helper.name}: argument {reg} was not acquired", "only what a helper has handed out is given back")
+            raise Refused(
+                "V117", f"{helper.name}: argument {reg} was not acquired", "only what a helper has handed out is given back"
+            )
         state.refs = tuple(ref for ref in state.refs if ref != value.ref)
         state.replace_all(lambda v: None if isinstance(v, Pointer) and v.ref == value.ref else v)
 
@@ -259,7 +265,9 @@ class Calls:
                 return value.const
         return 0
 
-    def _returned(self, state: State, helper: Helper, index: int | None, m: MapDef | None, arguments: list[Value | None]) -> Value | None:
+    def _returned(
+        self, state: State, helper: Helper, index: int | None, m: MapDef | None, arguments: list[Value | None]
+    ) -> Value | None:
         if helper.ret == "void":
             return None
         size = self._allocated_size(arguments, helper)

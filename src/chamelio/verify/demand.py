@@ -189,7 +189,9 @@ class Demand:
         """The program ends with r0."""
         self.read |= 1
 
-    def branch(self, operands: int, decided: bool, linked: tuple[tuple[int, int, int], ...], proven: tuple[int, int] | None) -> None:
+    def branch(
+        self, operands: int, decided: bool, linked: tuple[tuple[int, int, int], ...], proven: tuple[int, int] | None
+    ) -> None:
         """A comparison of the operands. `decided`: it could end in one way only.
 
         `linked`: places that became narrower by it, as (frame or -1 for registers, bits of registers or of saved ones if the

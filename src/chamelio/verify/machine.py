@@ -49,7 +49,11 @@ class Machine:
         elif insn.src in (bpf.PSEUDO_MAP, bpf.PSEUDO_MAP_VALUE) and insn.imm & U32 >= len(maps):
             raise Refused("V140", f"a reference to map {insn.imm & U32}", f"the object has {len(maps)} maps")
         elif insn.src == bpf.PSEUDO_MAP and self.subject.context.runs and maps[insn.imm].legacy:
-            raise Refused("V140", f"map {maps[insn.imm].name} is declared in section maps", "handlers declare theirs with the macros of chamelio.h")
+            raise Refused(
+                "V140",
+                f"map {maps[insn.imm].name} is declared in section maps",
+                "handlers declare theirs with the macros of chamelio.h",
+            )
         elif insn.src == bpf.PSEUDO_MAP:
             state.regs[insn.dst] = Pointer("map", insn.imm)
         elif insn.src == bpf.PSEUDO_MAP_VALUE:

@@ -38,9 +38,7 @@ class Memory:
                 "V107", f"a {verb} through r{reg}, which holds a number", "it does not come from the context, a lookup or the stack"
             )
         if base.null:
-            raise Refused(
-                "V108", f"a {verb} through {describe(base)}", "it has not been compared with NULL on this path"
-            )
+            raise Refused("V108", f"a {verb} through {describe(base)}", "it has not been compared with NULL on this path")
         p = base._replace(off=base.off + offset)
         self.check(state, p, size, write)
         shared = p.region == "map_value" and self.is_shared(p)

@@ -97,8 +97,8 @@ def _over_budget(program: Program, explorer: Explorer, spent: tuple[Share, ...],
 
 
 def _refusal(
-    program: Program, refused: Refused, pc: int, path: tuple[str, ...], steps: int, started: float, explorer: Explorer | None = None,
-    spent: tuple[Share, ...] = (),
+    program: Program, refused: Refused, pc: int, path: tuple[str, ...], steps: int, started: float,
+    explorer: Explorer | None = None, spent: tuple[Share, ...] = (),
 ) -> Verdict:  # fmt: skip
     code = CODES[refused.code]
     line = program.line_at(pc) if program.insns else None

@@ -336,7 +336,7 @@ callee:
     ldxdw r2, [r1+0]
     ldxdw r3, [r1+24]
     mov r0, 0
-    jgt r2, r3, exit            # V114: within one object, or with its end
+    jgt r2, r3, exit            # V114: they are not within one object
     exit
 
 -- null_not_checked
