@@ -184,32 +184,8 @@ def test_build_writes_an_object_and_says_what_the_verifier_thinks_of_it(cham: Ru
 def test_build_takes_a_folder(cham: Run, tmp_path: Path) -> None:
     assert cham("protocol", "new", "probe", "--in", str(tmp_path)).exit == 0
     done = cham("protocol", "build", str(tmp_path / "probe"))
-    assert done.exit == 0 and done.out.count("accept") == 2
+    assert done.exit == 0 and done.out.count("accept  ") == 2
     assert (tmp_path / "probe" / "probe.bpf.o").exists()
-
-
-HANDLERS = {
-    "return CHAM_DONE;": (0, None),
-    "u8 *p = ctx->data; return p[0];": (3, "V102"),
-    "for (;;) { if (ctx->now == 1) break; } return CHAM_DONE;": (3, None),
-}
-
-
-@pytest.mark.parametrize("body", HANDLERS)
-def test_verify_proves_or_says_why_not(cham: Run, tmp_path: Path, body: str) -> None:
-    source = tmp_path / "x.bpf.c"
-    source.write_text(f"#include <chamelio.h>\nCHAM_HANDLER(rx) {{ {body} }}\n")
-    code, error = HANDLERS[body]
-    text, done = cham("verify", str(source)), cham("verify", str(source), "-o", "json")
-    assert text.exit == done.exit == code and done.json["accepted"] == (code == 0)
-    assert error is None or (done.json["verdicts"][0]["code"] == error and error in text.out and "x.bpf.c:2" in text.out)
-
-
-def test_verify_of_what_is_no_object_says_so(cham: Run, tmp_path: Path) -> None:
-    for content in (b"", b"\x7fELF", b"hello", bytes(100_000)):
-        (tmp_path / "x.o").write_bytes(content)
-        done = cham("verify", str(tmp_path / "x.o"))
-        assert done.exit == 1 and "cannot be used" in done.err
 
 
 def test_explain_knows_the_codes(cham: Run) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from chamelio import __version__
-from chamelio.cli import bpf, daemon, protocol, stats, tenant, trace
+from chamelio.cli import bpf, daemon, protocol, stats, tenant, trace, verify
 from chamelio.cli.common import Group, Settings, common
 from chamelio.cli.output import fields
 from chamelio.messages import Refusal
@@ -84,7 +84,7 @@ for command in (
     daemon.route,
     tenant.tenant,
     protocol.protocol,
-    protocol.verify,
+    verify.verify,
     stats.stats,
     trace.trace,
     bpf.bpf,

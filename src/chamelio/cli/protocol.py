@@ -1,4 +1,4 @@
-"""`chamelio protocol` and `chamelio verify`: from C to a protocol that runs."""
+"""`chamelio protocol`: from C to a protocol that runs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ import click
 from chamelio import toolchain
 from chamelio.cli.common import Group, Settings, common
 from chamelio.cli.output import fields, table
+from chamelio.cli.verify import REJECTED, judge, text_of
 from chamelio.messages import Refusal, memfd
 from chamelio.tenant.folder import (
     TEMPLATE_IP_PROTOCOL,
-    find_folder,
     new_folder,
     read_manifest,
-    read_object,
     read_protocol,
 )
-
-REJECTED = 3
 
 
 @click.group(cls=Group)
@@ -77,11 +74,11 @@ def build(settings: Settings, source: Path, target: Path | None) -> int:
         target.write_bytes(content)
     except OSError as error:
         raise Refusal("failed", f"{target} cannot be written: {error.strerror}") from None
-    accepted, verdicts = _verdicts(settings, content, str(source))
-    result = {"object": str(target), "bytes": len(content), "seconds": seconds, "accepted": accepted, "verdicts": verdicts}
+    accepted, programs = judge(settings, content, str(source))
+    result = {"object": str(target), "bytes": len(content), "seconds": seconds, "accepted": accepted, "programs": programs}
 
     def text() -> str:
-        return "\n".join([f"{target}: {len(content)} bytes in {seconds:.2f} s", *(v["rendered"] for v in verdicts)])
+        return "\n".join([f"{target}: {len(content)} bytes in {seconds:.2f} s", text_of(programs)])
 
     settings.show(result, text)
     return 0 if accepted else REJECTED
@@ -238,39 +235,3 @@ def rm(settings: Settings, tenant: str, name: str) -> None:
     """Remove a protocol from a tenant."""
     result = settings.call("protocol.rm", tenant=tenant, protocol=name)
     settings.show(result, lambda: f"{name} of {tenant} is removed")
-
-
-@click.command()
-@click.argument("object", metavar="OBJECT|SOURCE.bpf.c|FOLDER")
-@common()
-def verify(settings: Settings, object: str) -> int:
-    """Prove the handlers of an object, or say why that cannot be done. No daemon is needed."""
-    folder = find_folder(object)
-    if folder is not None:
-        manifest = read_manifest(folder)
-        content = read_object(folder / str(manifest.source or manifest.object))
-    else:
-        content = read_object(Path(object))
-    accepted, verdicts = _verdicts(settings, content, object)
-
-    def text() -> str:
-        return "\n".join(v["rendered"] for v in verdicts) or f"{object} has no handlers"
-
-    settings.show({"accepted": accepted, "verdicts": verdicts}, text)
-    return 0 if accepted else REJECTED
-
-
-def _verdicts(settings: Settings, content: bytes, name: str) -> tuple[bool, list[dict[str, Any]]]:
-    """Whether all handlers of an object are accepted (and there are any), and what is said of each. Raises Refusal."""
-    from chamelio.bpf.insn import BpfFormatError
-    from chamelio.bpf.object import load_object
-    from chamelio.jit.work import plain
-    from chamelio.verify import verify_object
-
-    try:
-        obj = load_object(content, name)
-        with _progress(settings, f"verifying {name}"):
-            verdicts = [plain(v) for v in verify_object(obj)]
-    except BpfFormatError as error:
-        raise Refusal("malformed", f"{name} cannot be used: {error}", "build it with `chamelio protocol build`") from None
-    return all(v["verdict"] == "accept" for v in verdicts) and bool(verdicts), verdicts

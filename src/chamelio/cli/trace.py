@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from chamelio.cli.common import Settings, common
-from chamelio.cli.protocol import REJECTED
+from chamelio.cli.verify import REJECTED
 from chamelio.messages import Refusal
 from chamelio.tenant.folder import Manifest, read_protocol
 

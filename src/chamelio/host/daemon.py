@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from chamelio import __version__
+from chamelio.confine import landlock_version
 from chamelio.engine.client import COUNTERS, Settings
 from chamelio.files import listen, lock_file
 from chamelio.host.agents import Agents
@@ -132,7 +133,7 @@ class Daemon:
                 "pid": self.link.client.pid if self.link.up else None,
                 "restarts": self.link.restarts,
             },
-            "compiler": {"pid": self.state.compiler.pid},
+            "compiler": {"pid": self.state.compiler.pid, "landlock": landlock_version()},
             "connections": {"now": self.api.connections, "refused": self.api.refused},
             "tenants": len(self.state.tenants),
             "ports": sorted(self.state.ports),

@@ -38,8 +38,8 @@ from typing import Any
 import msgspec
 
 from chamelio import toolchain
+from chamelio.confine import PIPE, confine, isolate
 from chamelio.files import read_bounded
-from chamelio.jit.confine import confine
 from chamelio.jit.pool import MAX_BUILT, Built
 from chamelio.messages import Channel, Refusal, close_all, decode, memfd
 
@@ -227,13 +227,7 @@ class Process:
     def _child(self, job: Job, pipe: int) -> None:
         """Never returns."""
         try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            quiet = os.open(os.devnull, os.O_RDWR)
-            for fd in (0, 1, 2):
-                os.dup2(quiet, fd)
-            os.dup2(pipe, 3)
-            os.closerange(4, 1 << 16)
+            isolate(pipe)
             confine(cpu_seconds=self._settings.cpu_seconds, memory_bytes=self._settings.memory_bytes)
             answer = b"+" + msgspec.msgpack.encode(self._work(job.content, job.options))
         except Refusal as error:
@@ -248,7 +242,7 @@ class Process:
         try:
             view = memoryview(len(answer).to_bytes(_LENGTH, "big") + answer)
             while view:
-                view = view[os.write(3, view) :]
+                view = view[os.write(PIPE, view) :]
         finally:
             os._exit(0)
 

@@ -48,11 +48,10 @@ def render(verdict: Verdict) -> str:
         return f"accept  {verdict.program} ({verdict.section}): {worst}; {explored}"
     title = CODES[verdict.code].title if verdict.code else verdict.verdict
     detail = verdict.message.removeprefix(f"{title}: ")
-    where = f"{verdict.file.rpartition('/')[2]}:{verdict.line}:{verdict.col}" if verdict.line else "(no line information)"
-    lines = [
-        f"error[{verdict.code}] {title}",
-        f"  --> {where}  in {verdict.program} ({verdict.section}, instruction {verdict.insn})",
-    ]
+    lines = [f"error[{verdict.code}] {title}"]
+    if verdict.program or verdict.section:  # else it is about the whole object
+        where = f"{verdict.file.rpartition('/')[2]}:{verdict.line}:{verdict.col}" if verdict.line else "(no line information)"
+        lines.append(f"  --> {where}  in {verdict.program} ({verdict.section}, instruction {verdict.insn})")
     if verdict.text:
         number, text = str(verdict.line).rjust(4), verdict.text.strip()
         column = max(0, verdict.col - 1 - (len(verdict.text) - len(verdict.text.lstrip())))

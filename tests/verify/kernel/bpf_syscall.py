@@ -123,8 +123,10 @@ def load_program(
     insns: Sequence[Insn], kind: str, *, functions: Sequence[int] = (), license: str = "GPL", flags: int = 0, level: int = 1,
     attach: int = 0,
 ) -> Verdict:  # fmt: skip
-    """PROG_LOAD of code whose wide loads name file descriptors. `functions`: slots at which functions begin, if callbacks
-    need type information. OSError: bpf(2) itself is refused."""
+    """PROG_LOAD of code whose wide loads name file descriptors. OSError: bpf(2) itself is refused.
+
+    `functions`: slots at which functions begin, if there are several: callbacks and tail calls in them need types.
+    """
     code = ctypes.create_string_buffer(encode(insns))
     name = ctypes.create_string_buffer(license.encode())
     log = _log
@@ -251,16 +253,15 @@ def create_map(definition: MapDef) -> KernelMap:
     if d.kind == MAP_KIND_DATA:
         d = replace(d, kind=2, max_entries=1, attrs={"map_flags": F_RDONLY_PROG if d.read_only else 0})
     if d.kind in INNER_KINDS:
-        declared = getattr(definition, "inner", None)
-        inner = create_map(declared if declared is not None else MapDef("inner", 2, 4, 8, 4))
+        inner = create_map(d.inner or MapDef("inner", 2, 4, 8, 4))
         d = replace(d, value_size=4)
     if d.kind == 4 and d.max_entries == 0:
         d = replace(d, max_entries=possible_cpus())
     types = _load_types(_INT, b"\0int\0") if d.kind in STORAGE_KINDS else 0
     name = "".join(c if c.isalnum() or c in "_." else "_" for c in d.name)[:15].encode()
     attributes = struct.pack(
-        "<IIIIIII16sIIIIIIQ", d.kind, d.key_size, d.value_size, d.max_entries, d.attrs.get("map_flags", 0),
-        inner.fd if inner else 0, 0, name, 0, types, 1 if types else 0, 1 if types else 0, 0, 0, d.attrs.get("map_extra", 0),
+        "<IIIIIII16sIIIIIQ", d.kind, d.key_size, d.value_size, d.max_entries, d.attrs.get("map_flags", 0),
+        inner.fd if inner else 0, 0, name, 0, types, 1 if types else 0, 1 if types else 0, 0, d.attrs.get("map_extra", 0),
     )  # fmt: skip
     try:
         made = KernelMap(bpf_call(MAP_CREATE, attributes), d, inner)
@@ -319,8 +320,7 @@ class Kernel:
 
     def load(self, program: Program, kind: str, *, flags: int = 0, level: int = 1, attach: int = 0) -> Verdict:
         """The kernel's verdict on a program as one of a type of PROG_TYPES."""
-        callbacks = any(insn.op == bpf.LDDW and insn.src == bpf.PSEUDO_FUNC for insn in program.insns)
-        functions = sorted(program.subprogs) if callbacks else ()
+        functions = sorted(program.subprogs) if len(program.subprogs) > 1 else ()
         license = self.obj.license or "GPL"
         return load_program(
             self.patched(program.insns), kind, functions=functions, license=license, flags=flags, level=level, attach=attach

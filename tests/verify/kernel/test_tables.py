@@ -310,7 +310,8 @@ def test_a_tail_call_ends_packet_addresses_of_who_called_the_function_that_makes
     maps = [map_of(m.PROG_ARRAY)]
     call = "lddw r2, map 0\nmov r3, 0\ncall 12"
     assert verdict(text.format(call).split("f:")[0], "xdp_md", maps).accepted
-    assert not verdict(text.format("call local f"), "xdp_md", maps).accepted
+    said = verdict(text.format("call local f"), "xdp_md", maps)
+    assert not said.accepted and "invalid mem access 'scalar'" in said.message
 
 
 def test_void_helpers_return_nothing() -> None:

@@ -66,7 +66,7 @@ def programs(first: int, count: int) -> Iterator[tuple[int, str, str, Object, Pr
         generator = KernelGenerator(seed)
         text = generator.text()
         try:
-            obj, program = assembled(text)
+            _, program = assembled(text)
         except AsmError:  # a change has removed a label's line
             continue
         yield seed, generator.context, text, Object([program], MAPS, None, "GPL", ""), program

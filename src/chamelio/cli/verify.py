@@ -1,0 +1,99 @@
+"""`chamelio verify`: a verdict for every program of an object, whatever the object is."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chamelio.cli.common import Settings, common
+from chamelio.messages import Refusal
+from chamelio.tenant.folder import find_folder, read_manifest, read_object
+
+REJECTED = 3
+
+# what a verdict's fields are called in JSON; the others keep their names
+_CALLED = {"program": "name", "col": "column", "insn": "instruction"}
+_INNER = ("proof", "text")
+
+
+@click.command()
+@click.argument("object", metavar="OBJECT|SOURCE.bpf.c|FOLDER")
+@click.option("--context", metavar="NAME", help="What all programs are called with, instead of what their sections say.")
+@click.option("--all", "every", is_flag=True, help="All errors of a program, not the first alone.")
+@common()
+def verify(settings: Settings, object: str, context: str | None, every: bool) -> int:
+    """Prove the programs of an object, or say why that cannot be done. No daemon is needed.
+
+    Any BPF object will do, at most 5 s are spent on a program and 60 s on an object. Exit code 0: all programs are accepted.
+    """
+    folder = find_folder(object)
+    if folder is not None:
+        manifest = read_manifest(folder)
+        content = read_object(folder / str(manifest.source or manifest.object))
+    else:
+        content = _read(Path(object))
+    accepted, programs = judge(settings, content, object, context=context, every=every)
+    settings.show({"object": object, "accepted": accepted, "programs": programs}, lambda: text_of(programs))
+    return 0 if accepted else REJECTED
+
+
+def _read(path: Path) -> bytes:
+    """An object, as `read_object`, but of one that is over the limit no more than shows that. Raises Refusal and BuildError."""
+    from chamelio.bpf.elf import MAX_BYTES
+
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            with path.open("rb") as file:
+                return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Refusal("failed", f"{path} cannot be read: {error.strerror}") from None
+    return read_object(path)
+
+
+def judge(
+    settings: Settings, content: bytes, name: str, *, context: str | None = None, every: bool = False
+) -> tuple[bool, list[dict[str, Any]]]:
+    """Whether all programs of an object are accepted, and what is said of each, in plain values. Raises Refusal."""
+    from chamelio.verify.apart import verify_apart
+    from chamelio.verify.catalogue import CONTEXTS
+
+    if context is not None and context not in CONTEXTS:
+        close = difflib.get_close_matches(context, CONTEXTS, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"contexts are {', '.join(CONTEXTS)}"
+        raise Refusal("usage", f"there is no context {context!r}", hint)
+    report = verify_apart(content, Path(name).name, context=context, every=every, progress=_progress(settings))
+    programs = [_plain(verdict) for verdict in report.verdicts]
+    return all(p["verdict"] == "accept" for p in programs), programs
+
+
+def text_of(programs: list[dict[str, Any]]) -> str:
+    """Verdicts as text, and how many programs are accepted."""
+    accepted = sum(p["verdict"] == "accept" for p in programs)
+    count = sum(1 for _ in itertools.groupby(programs, key=lambda p: (p["section"], p["name"])))
+    return "\n".join([*(p["rendered"] for p in programs), f"{accepted} of {count} accepted"])
+
+
+def _plain(verdict: Any) -> dict[str, Any]:
+    """A verdict as plain values; `rendered` is its text for people."""
+    import dataclasses
+
+    from chamelio.verify.render import render
+
+    fields = [one.name for one in dataclasses.fields(verdict) if one.name not in _INNER]
+    return {**{_CALLED.get(name, name): getattr(verdict, name) for name in fields}, "rendered": render(verdict)}
+
+
+def _progress(settings: Settings) -> Any:
+    """Something that moves while many programs are verified, on a terminal only."""
+    if settings.json or not sys.stderr.isatty():
+        return lambda done, programs: None
+
+    def show(done: int, programs: int) -> None:
+        print(f"\r\x1b[Kverified {done} of {programs}" if done < programs else "\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    return show
