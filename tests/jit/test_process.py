@@ -50,8 +50,6 @@ DEATHS = {
     "abort": "killed by SIGABRT",
     "exit": "ended with status 3",
     "raise": "ValueError: unexpected",
-    "spin": "used all its processor time",
-    "hang": "not done after",
     "lie": "no result",
     "other": "answered for another job",
 }
@@ -68,7 +66,18 @@ def test_however_a_child_dies_it_is_a_verdict_and_the_next_job_works(run: Any) -
         built, cached = await compiler.compile("a", b"fine", {})
         assert not cached and built.seconds == {"verify": 1.0}
 
-    run(test, cpu_seconds=1, wall_seconds=2.5, workers=2)
+    run(test, workers=2)
+
+
+@pytest.mark.fault(14)
+@pytest.mark.parametrize(("order", "seconds"), [("spin", "1 s"), ("hang", "1.5 s")])
+def test_too_much_time_is_the_verdict_budget(run: Any, order: str, seconds: str) -> None:
+    async def test(compiler: Compiler) -> None:
+        error = await refusal(compiler, order)
+        assert (error.code, error.exit) == ("rejected", 3) and f"more than {seconds}" in error.message
+        assert error.details["verdicts"][0]["verdict"] == "budget"
+
+    run(test, cpu_seconds=1, wall_seconds=1.5)
 
 
 def test_a_rejection_arrives_with_its_verdicts(run: Any) -> None:

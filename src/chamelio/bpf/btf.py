@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from chamelio.bpf.insn import BpfFormatError
 from chamelio.bpf.strings import Strings
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_TYPES = 1 << 18
 MAX_BYTES = 1 << 31  # of one type; also the largest item of a NumPy dtype
@@ -470,6 +471,8 @@ class Btf:
         return self._dtypes[id_]
 
     def _make_dtype(self, id_: int, depth: int) -> np.dtype[Any]:
+        import numpy as np  # verifying does without it, and starts sooner
+
         size = self.sizeof(id_)
         match self.types[id_]:
             case Int(signed=signed) | Enum(signed=signed):

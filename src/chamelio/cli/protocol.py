@@ -13,7 +13,7 @@ import click
 from chamelio import toolchain
 from chamelio.cli.common import Group, Settings, common
 from chamelio.cli.output import fields, table
-from chamelio.cli.verify import REJECTED, judge, text_of
+from chamelio.cli.verify import exit_of, judge, plain_of, text_of
 from chamelio.messages import Refusal, memfd
 from chamelio.tenant.folder import (
     TEMPLATE_IP_PROTOCOL,
@@ -74,14 +74,14 @@ def build(settings: Settings, source: Path, target: Path | None) -> int:
         target.write_bytes(content)
     except OSError as error:
         raise Refusal("failed", f"{target} cannot be written: {error.strerror}") from None
-    accepted, programs = judge(settings, content, str(source))
-    result = {"object": str(target), "bytes": len(content), "seconds": seconds, "accepted": accepted, "programs": programs}
+    verdicts = judge(settings, content, str(source))
+    result = {"object": str(target), "bytes": len(content), "seconds": seconds, **plain_of(verdicts)}
 
     def text() -> str:
-        return "\n".join([f"{target}: {len(content)} bytes in {seconds:.2f} s", text_of(programs)])
+        return "\n".join([f"{target}: {len(content)} bytes in {seconds:.2f} s", text_of(verdicts)])
 
     settings.show(result, text)
-    return 0 if accepted else REJECTED
+    return exit_of(verdicts)
 
 
 def _range(text: str | None) -> tuple[int, int] | None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from chamelio.cli.common import Settings, common
 from chamelio.messages import Refusal
 from chamelio.tenant.folder import find_folder, read_manifest, read_object
+
+if TYPE_CHECKING:
+    from chamelio.verify import Verdict
 
 REJECTED = 3
 
@@ -37,9 +41,9 @@ def verify(settings: Settings, object: str, context: str | None, every: bool) ->
         content = read_object(folder / str(manifest.source or manifest.object))
     else:
         content = _read(Path(object))
-    accepted, programs = judge(settings, content, object, context=context, every=every)
-    settings.show({"object": object, "accepted": accepted, "programs": programs}, lambda: text_of(programs))
-    return 0 if accepted else REJECTED
+    verdicts = judge(settings, content, object, context=context, every=every)
+    settings.show({"object": object, **plain_of(verdicts)}, lambda: text_of(verdicts))
+    return exit_of(verdicts)
 
 
 def _read(path: Path) -> bytes:
@@ -55,10 +59,8 @@ def _read(path: Path) -> bytes:
     return read_object(path)
 
 
-def judge(
-    settings: Settings, content: bytes, name: str, *, context: str | None = None, every: bool = False
-) -> tuple[bool, list[dict[str, Any]]]:
-    """Whether all programs of an object are accepted, and what is said of each, in plain values. Raises Refusal."""
+def judge(settings: Settings, content: bytes, name: str, *, context: str | None = None, every: bool = False) -> list[Verdict]:
+    """What is said of the programs of an object. Raises Refusal: there is no such context."""
     from chamelio.verify.apart import verify_apart
     from chamelio.verify.catalogue import CONTEXTS
 
@@ -66,26 +68,28 @@ def judge(
         close = difflib.get_close_matches(context, CONTEXTS, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"contexts are {', '.join(CONTEXTS)}"
         raise Refusal("usage", f"there is no context {context!r}", hint)
-    report = verify_apart(content, Path(name).name, context=context, every=every, progress=_progress(settings))
-    programs = [_plain(verdict) for verdict in report.verdicts]
-    return all(p["verdict"] == "accept" for p in programs), programs
+    return verify_apart(content, Path(name).name, context=context, every=every, progress=_progress(settings)).verdicts
 
 
-def text_of(programs: list[dict[str, Any]]) -> str:
+def exit_of(verdicts: list[Verdict]) -> int:
+    """0 if all programs are accepted."""
+    return 0 if all(v.verdict == "accept" for v in verdicts) else REJECTED
+
+
+def plain_of(verdicts: list[Verdict]) -> dict[str, Any]:
+    """Verdicts as plain values."""
+    names = [one.name for one in dataclasses.fields(verdicts[0]) if one.name not in _INNER]
+    programs = [{_CALLED.get(name, name): getattr(verdict, name) for name in names} for verdict in verdicts]
+    return {"accepted": exit_of(verdicts) == 0, "programs": programs}
+
+
+def text_of(verdicts: list[Verdict]) -> str:
     """Verdicts as text, and how many programs are accepted."""
-    accepted = sum(p["verdict"] == "accept" for p in programs)
-    count = sum(1 for _ in itertools.groupby(programs, key=lambda p: (p["section"], p["name"])))
-    return "\n".join([*(p["rendered"] for p in programs), f"{accepted} of {count} accepted"])
-
-
-def _plain(verdict: Any) -> dict[str, Any]:
-    """A verdict as plain values; `rendered` is its text for people."""
-    import dataclasses
-
     from chamelio.verify.render import render
 
-    fields = [one.name for one in dataclasses.fields(verdict) if one.name not in _INNER]
-    return {**{_CALLED.get(name, name): getattr(verdict, name) for name in fields}, "rendered": render(verdict)}
+    accepted = sum(v.verdict == "accept" for v in verdicts)
+    count = sum(1 for _ in itertools.groupby(verdicts, key=lambda v: (v.section, v.program)))
+    return "\n".join([*map(render, verdicts), f"{accepted} of {count} accepted"])
 
 
 def _progress(settings: Settings) -> Any:

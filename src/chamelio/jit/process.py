@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Limits of one job, and how many run at once."""
 
     cpu_seconds: int = 60
-    wall_seconds: float = 90.0
+    wall_seconds: float = 60.0
     memory_bytes: int = 512 << 20
     workers: int = 2
     cache_bytes: int = 512 << 20
@@ -141,8 +141,7 @@ class Process:
                     else:
                         self._read(event.data)
                 for job in [j for j in self._running if time.monotonic() > j.deadline]:
-                    seconds = self._settings.wall_seconds
-                    self._finish(job, f"it was not done after {seconds:g} s")
+                    self._finish(job, _over_time(self._settings.wall_seconds))
                 self._start_some()
         except (OSError, Refusal):
             return  # the daemon has gone
@@ -233,7 +232,7 @@ class Process:
         except Refusal as error:
             answer = b"-" + msgspec.msgpack.encode(error.describe())
         except MemoryError:
-            answer = b"-" + msgspec.msgpack.encode(_over_budget(self._settings.memory_bytes).describe())
+            answer = b"-" + msgspec.msgpack.encode(_over_memory(self._settings.memory_bytes).describe())
         except BaseException as error:
             crash = Refusal(
                 "compiler_crash", f"the compiler failed: {type(error).__name__}: {error}"[:1000], "this is a bug; please report it"
@@ -255,10 +254,10 @@ class Process:
         if not data:
             self._finish(job, None)
         elif len(job.result) > MAX_BUILT:
-            self._finish(job, f"its result has more than {MAX_BUILT} bytes")
+            self._finish(job, crash(f"its result has more than {MAX_BUILT} bytes"))
 
-    def _finish(self, job: Job, killed: str | None) -> None:
-        """The child has said all that it will; take its result."""
+    def _finish(self, job: Job, killed: Refusal | None) -> None:
+        """The child has said all that it will; take its result, or `killed` as what it came to."""
         self._selector.unregister(job.pipe)
         os.close(job.pipe)
         self._running.remove(job)
@@ -266,7 +265,7 @@ class Process:
         length = int.from_bytes(job.result[:_LENGTH], "big")
         body = bytes(job.result[_LENGTH:])
         if killed is not None or len(job.result) < _LENGTH or len(body) != length or not body:
-            self._refuse(job.number, crash(killed or how_it_ended(status)), cpu_seconds=cpu_seconds)
+            self._refuse(job.number, killed or self._death(status), cpu_seconds=cpu_seconds)
             return
         try:
             if body[:1] == b"+":
@@ -282,6 +281,12 @@ class Process:
         except Refusal as error:
             self._refuse(job.number, error, cpu_seconds=cpu_seconds)
 
+    def _death(self, status: int) -> Refusal:
+        """What a child's end without a result means."""
+        if os.waitstatus_to_exitcode(status) == -signal.SIGXCPU:
+            return _over_time(self._settings.cpu_seconds)
+        return crash(how_it_ended(status))
+
     @staticmethod
     def _reap(pid: int, *, patient: bool) -> tuple[int, float]:
         """Wait status of a child, which is killed unless it ends by itself very soon, and the processor time it took."""
@@ -296,12 +301,20 @@ class Process:
             time.sleep(0.001)
 
 
-def _over_budget(memory_bytes: int) -> Refusal:
+def _over_memory(memory_bytes: int) -> Refusal:
+    return _over_budget(f"more than {memory_bytes >> 20} MiB of memory", "out of memory")
+
+
+def _over_time(seconds: float) -> Refusal:
+    return _over_budget(f"more than {seconds:g} s", "out of time")
+
+
+def _over_budget(amount: str, message: str) -> Refusal:
     return Refusal(
         "rejected",
-        f"budget: verifying and compiling need more than {memory_bytes >> 20} MiB of memory",
+        f"budget: verifying and compiling need {amount}",
         "make the object smaller: fewer branches, fewer unrolled loops",
-        verdicts=[{"verdict": "budget", "message": "out of memory"}],
+        verdicts=[{"verdict": "budget", "message": message}],
     )
 
 
@@ -313,8 +326,6 @@ def crash(how: str) -> Refusal:
 def how_it_ended(status: int) -> str:
     """A wait status in words."""
     code = os.waitstatus_to_exitcode(status)
-    if code == -signal.SIGXCPU:
-        return "it used all its processor time"
     return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it ended with status {code} and no result"
 
 
