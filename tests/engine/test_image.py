@@ -19,8 +19,6 @@ define void @cham_unit_init(ptr %unit) {{
 declare i64 @{name}(i64)
 @kept = external global i64
 """
-    "define void @cham_unit_init(ptr %unit) {{\n  {body}\n  ret void\n}}\ndeclare i64 @{name}(i64)\n@kept = external global i64\n"
-)
 
 
 @pytest.fixture(scope="module")
