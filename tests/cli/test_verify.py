@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_daemon")
 
 FIELDS = {
     "section", "name", "verdict", "code", "message", "reason", "file", "line", "column", "instruction", "cost_cold", "cost_warm",
-    "steps", "seconds", "path", "suggestion",
+    "steps", "seconds", "path", "suggestion", "attribution",
 }  # fmt: skip
 INCLUDE = "#include <chamelio.h>\n"
 
@@ -55,6 +55,20 @@ def test_a_handler_is_proven_or_the_reason_is_told(verify: Run, body: str) -> No
     assert text.out.endswith(f"{int(code == 0)} of 1 accepted\n")
 
 
+def test_where_the_worst_case_goes_is_told(verify: Run) -> None:
+    source = """CHAM_HANDLER(rx) {
+  u32 n = 0;
+  for (u32 i = 0; i < 100; i++) { n += ctx->hash ^ i; asm volatile(""); }
+  return n & 1;
+}
+"""
+    (program,) = verify(source, "-o", "json").json["programs"]
+    first = program["attribution"][0]
+    assert first.keys() == {"file", "line", "instruction", "cycles", "turns"} and first["turns"] == 100
+    assert program["cost_cold"] / 2 < first["cycles"] <= program["cost_cold"]
+    assert "% in the loop at x.bpf.c:" in verify(source).out
+
+
 SEVERAL = """
 extern u64 jiffies;
 struct task { int pid; } __attribute__((preserve_access_index));
@@ -86,8 +100,10 @@ def test_text_alone_is_one_program(verify: Run) -> None:
 
 
 def test_all_errors_can_be_asked_for(verify: Run) -> None:
-    done = verify("CHAM_HANDLER(rx) { u8 *p = ctx->data; return p[0] + p[1]; }", "--all", "-o", "json")
-    assert done.exit == 3 and {p["verdict"] for p in done.json["programs"]} == {"unsafe"}
+    source = "CHAM_HANDLER(rx) {\n  u8 *p = ctx->data;\n  if (ctx->hash & 1)\n    return p[1];\n  return *(volatile u32 *)p;\n}\n"
+    one, every = verify(source, "-o", "json").json["programs"], verify(source, "--all", "-o", "json").json["programs"]
+    assert len(one) == 1 and len(every) == 2 and {p["code"] for p in every} == {"V102"}
+    assert "0 of 1 accepted" in verify(source, "--all").out
 
 
 @pytest.mark.fault(15)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 REJECTED = 3
 
 # what a verdict's fields are called in JSON; the others keep their names
-_CALLED = {"program": "name", "col": "column", "insn": "instruction"}
-_INNER = ("proof", "text")
+_CALLED = {"program": "name", "col": "column", "insn": "instruction", "pc": "instruction"}
+_INNER = ("proof", "text", "shares")
 
 
 @click.command()
@@ -62,7 +62,7 @@ def _read(path: Path) -> bytes:
 def judge(settings: Settings, content: bytes, name: str, *, context: str | None = None, every: bool = False) -> list[Verdict]:
     """What is said of the programs of an object. Raises Refusal: there is no such context."""
     from chamelio.verify.apart import verify_apart
-    from chamelio.verify.catalogue import CONTEXTS
+    from chamelio.verify.contexts import CONTEXTS
 
     if context is not None and context not in CONTEXTS:
         close = difflib.get_close_matches(context, CONTEXTS, n=1, cutoff=0.5)
@@ -79,7 +79,10 @@ def exit_of(verdicts: list[Verdict]) -> int:
 def plain_of(verdicts: list[Verdict]) -> dict[str, Any]:
     """Verdicts as plain values."""
     names = [one.name for one in dataclasses.fields(verdicts[0]) if one.name not in _INNER]
-    programs = [{_CALLED.get(name, name): getattr(verdict, name) for name in names} for verdict in verdicts]
+    programs = []
+    for verdict in verdicts:
+        shares = [{_CALLED.get(name, name): value for name, value in share._asdict().items()} for share in verdict.shares]
+        programs.append({**{_CALLED.get(name, name): getattr(verdict, name) for name in names}, "attribution": shares})
     return {"accepted": exit_of(verdicts) == 0, "programs": programs}
 
 

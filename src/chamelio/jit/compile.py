@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 
 import msgspec
 
@@ -14,6 +15,8 @@ from chamelio.jit.artifact import Options, UnitImage
 from chamelio.jit.layout import make_layout
 from chamelio.jit.unit import HOOKS
 from chamelio.verify import Verdict, verify_object
+from chamelio.verify.codes import CODES
+from chamelio.verify.contexts import context_of
 
 MODES = ("joint", "separate", "fixed")
 
@@ -50,6 +53,18 @@ def provider_digest() -> bytes:
     return digest.digest()
 
 
+def _runnable(verdict: Verdict) -> Verdict:
+    """What becomes of a verdict where programs are to run: those of the kernel are only verified."""
+    found = context_of(verdict.section)
+    if verdict.verdict != "accept" or (found is not None and found[0].runs):
+        return verdict
+    code = CODES["V141"]
+    return replace(
+        verdict, verdict="unsupported", code=code.code, message=f"{code.title}: section {verdict.section}",
+        reason="programs of the kernel can be verified, not run here", suggestion=code.suggestion, proof=None,
+    )  # fmt: skip
+
+
 def compile_unit(object_bytes: bytes, options: Options, native: str | None = None) -> UnitImage:
     """Verify and compile an object. Raises ObjectError (malformed), LayoutError (maps), Rejected (verdicts).
 
@@ -60,7 +75,7 @@ def compile_unit(object_bytes: bytes, options: Options, native: str | None = Non
     started = time.perf_counter()
     obj = load_object(object_bytes)
     layout = make_layout(obj.maps, options.contexts)
-    verdicts = verify_object(obj)
+    verdicts = [_runnable(verdict) for verdict in verify_object(obj)]
     proofs = [v.proof for v in verdicts if v.proof is not None and v.verdict == "accept"]
     if len(proofs) != len(verdicts) or not proofs:
         raise Rejected(verdicts)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import math
 import os
 import resource
@@ -138,9 +137,7 @@ class _Child:
             self._say(verdicts=verdicts)
 
     def _verdicts(self, obj: Object, first: int) -> Iterator[list[Verdict]]:
-        options: dict[str, Any] = {"context": self.context, "limits": Limits(seconds=self.limits.program_seconds)}
-        if self.every and "every" in inspect.signature(verify_object).parameters:
-            options["every"] = True
+        limits = Limits(seconds=self.limits.program_seconds)
         handlers: dict[str, Program] = {}  # the first program of each section stands for itself: a hook has one
         for number, program in enumerate(obj.programs):
             earlier = [handlers[program.section]] if program.section in handlers else []
@@ -150,8 +147,8 @@ class _Child:
             if number < first:
                 continue
             try:
-                found = verify_object(dataclasses.replace(obj, programs=[*earlier, program]), **options)
-                yield found[len(earlier) :]
+                alone = dataclasses.replace(obj, programs=[*earlier, program])
+                yield verify_object(alone, context=self.context, limits=limits, every=self.every)[len(earlier) :]
             except MemoryError:
                 yield [self._over_memory(program.name, program.section)]
             except Exception as error:

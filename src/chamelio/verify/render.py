@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from chamelio.verify.attribution import spent_mostly
 from chamelio.verify.codes import CODES
 from chamelio.verify.proof import Verdict
 
@@ -44,8 +45,9 @@ def render(verdict: Verdict) -> str:
     """One verdict; an accepted program in one line."""
     if verdict.verdict == "accept":
         worst = f"worst case {verdict.cost_cold:,} cycles cold, {verdict.cost_warm:,} warm"
+        mostly = spent_mostly(verdict.shares, verdict.cost_cold)
         explored = f"{verdict.steps:,} steps in {verdict.seconds * 1e3:.0f} ms"
-        return f"accept  {verdict.program} ({verdict.section}): {worst}; {explored}"
+        return f"accept  {verdict.program} ({verdict.section}): {'; '.join(filter(None, (worst, mostly, explored)))}"
     title = CODES[verdict.code].title if verdict.code else verdict.verdict
     detail = verdict.message.removeprefix(f"{title}: ")
     lines = [f"error[{verdict.code}] {title}"]
