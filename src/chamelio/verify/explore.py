@@ -274,11 +274,11 @@ class Explorer:
             self._tick()
             insn = self.insns[pc]
             subject.facts.reached.add(pc)
-            if pc in self.shape.bad:
-                raise self.shape.bad[pc]
             if pc in self.program.faults:
                 fault = self.program.faults[pc]
                 raise Refused(fault.code, fault.message, fault.reason)
+            if pc in self.shape.bad:
+                raise self.shape.bad[pc]
             subject.extra_cold = 0
             times = state.times
             extra_cold, extra_warm, after = self._step(pc, insn, state)
