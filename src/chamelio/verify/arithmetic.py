@@ -323,6 +323,4 @@ class Arithmetic:
             return (), None
         if op in (bpf.JEQ, bpf.JNE) and a.region == b.region:
             return (), None
-        raise Refused(
-            "V114", f"{describe(a)} is compared with {describe(b)}", "addresses are compared within one object, or with its end"
-        )
+        raise Refused("V114", f"{describe(a)} is compared with {describe(b)}", "they are not within one object")

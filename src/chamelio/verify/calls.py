@@ -73,6 +73,7 @@ class Calls:
             state.replace_all(lambda v: None if isinstance(v, Pointer) and v.region in (*PACKETS, "packet_end") else v)
             state.proven.clear()
             state.rooms.clear()
+            state.touched.pop(0, None)
             state.ended = pc
         state.regs[1:6] = [None] * 5
         state.regs[0] = self._returned(state, helper, index, m, arguments)

@@ -62,21 +62,39 @@ class Cover:
         for one, other in zip(old.refs, new.refs, strict=True):
             if not self._same_name("ref", one, other):
                 return False
-        return self._proven()
+        return self._proven() and self._touched()
 
     def translated(self) -> Demand:
         """What the old state's future needs, in the new one's names."""
         assert self.demand is not None
         out = self.demand
-        if any(var > 0 for var in out.need):
+        if any(var > 0 for var in out.need) or any(key > 0 for key in out.touch):
             out = out.copy()
-            names = self.names
-            out.need = {}
+            out.need, out.touch = {}, {}
             for var, end in self.demand.need.items():
-                name = var if var <= 0 else names.get(("var", var))
+                name = var if var <= 0 else self.names.get(("var", var))
                 if name is not None and out.need.get(name, end) <= end:
                     out.need[name] = end
+            for key, lines in self.demand.touch.items():
+                name = self._object(key)
+                if name is not None:
+                    out.touch[name] = out.touch.get(name, 0) | lines
         return out
+
+    def _object(self, key: int) -> int | None:
+        """The new state's name of an object; None: it was made after this point."""
+        if key <= 0:
+            return key
+        return self.names.get(("var", key)) or self.names.get(("object", key))
+
+    def _touched(self) -> bool:
+        """Cache lines that the old state had touched, so that they cost nothing, are touched in the new one."""
+        relied = self.old.touched if self.demand is None else self.demand.touch
+        for key, lines in relied.items():
+            name = self._object(key)
+            if name is not None and lines & ~self.new.touched.get(name, 0):
+                return False
+        return True
 
     def _proven(self) -> bool:
         old, new = self.old, self.new

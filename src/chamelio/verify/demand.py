@@ -26,7 +26,7 @@ class Demand:
     `whole`: everything, because what comes after is still being explored.
     """
 
-    __slots__ = ("exact", "need", "read", "saved_exact", "saved_read", "stack_exact", "stack_read", "whole")
+    __slots__ = ("exact", "need", "read", "saved_exact", "saved_read", "stack_exact", "stack_read", "touch", "whole")
 
     def __init__(self) -> None:
         self.read = self.exact = 0
@@ -35,12 +35,14 @@ class Demand:
         self.stack_read: list[int] = []
         self.stack_exact: list[int] = []
         self.need: dict[int, int] = {}
+        self.touch: dict[int, int] = {}  # by object: cache lines that were priced as touched before
         self.whole = False
 
     def copy(self) -> Demand:
         """An independent copy."""
         new = Demand()
         new.read, new.exact, new.whole, new.need = self.read, self.exact, self.whole, dict(self.need)
+        new.touch = dict(self.touch)
         new.saved_read, new.saved_exact = list(self.saved_read), list(self.saved_exact)
         new.stack_read, new.stack_exact = list(self.stack_read), list(self.stack_exact)
         return new
@@ -62,6 +64,8 @@ class Demand:
         for var, end in other.need.items():
             if self.need.get(var, end) <= end:
                 self.need[var] = end
+        for key, lines in other.touch.items():
+            self.touch[key] = self.touch.get(key, 0) | lines
 
     def back(self, effects: list[Effect], flows: list[tuple[int, int, int]]) -> None:
         """Go back over a stretch: from what is needed behind it to what is needed before. `flows`: of `number_flow`."""
@@ -102,6 +106,14 @@ class Demand:
         """To elsewhere than a stack."""
         self.read |= sources
         self._needs(var, end)
+
+    def touched(self, key: int, added: int, relied: int) -> None:
+        """Cache lines of an object are accessed, some of them for the first time."""
+        lines = self.touch.get(key, 0) & ~added | relied
+        if lines:
+            self.touch[key] = lines
+        else:
+            self.touch.pop(key, None)
 
     def _needs(self, var: int, end: int | None) -> None:
         if end is not None and self.need.get(var, end) <= end:

@@ -7,7 +7,7 @@ from chamelio.bpf.insn import Insn
 from chamelio.jit.layout import SHARED
 from chamelio.verify import scalar as s
 from chamelio.verify.catalogue import MAP_READ_ONLY, MAP_WRITE_ONLY, Context, CtxField
-from chamelio.verify.cost import MISS
+from chamelio.verify.cost import LINE, MISS
 from chamelio.verify.demand import Demand
 from chamelio.verify.kernel.contexts import SOCKETS
 from chamelio.verify.kernel.maps import MAPS as KERNEL_MAPS
@@ -18,6 +18,7 @@ from chamelio.verify.values import META, NOTHING, STACK_BYTES, Pointer, State, V
 from chamelio.verify.words import count_bytes, describe, place, span
 
 PACKETS = ("packet", "packet_meta")
+BEFORE = 1 << 12  # whole lines: bytes before what a variable packet address counts from, so that none is negative
 
 
 class Memory:
@@ -46,8 +47,8 @@ class Memory:
             raise Refused("V115", f"an access of {count_bytes(size)} at {place(p)}", "it is not known to be aligned to its size")
         if atomic and p.region in ("ctx", *PACKETS, "entry", *SOCKETS):
             raise Refused("V115", f"an atomic operation on {describe(p)}", "atomics work on maps and the stack")
-        if p.region not in ("stack", "ctx"):  # it may lie on two lines: packets, entries and values begin at whole words
-            self.subject.extra_cold = 2 * MISS if misaligned(p, size) else MISS
+        if p.region not in ("stack", "ctx"):
+            self.subject.extra_cold += MISS * self._misses(state, p, size)
         self._record(pc, p, size, shared)
         return p
 
@@ -73,6 +74,40 @@ class Memory:
             case _:
                 verb = "write" if write else "read"
                 raise Refused("V107", f"a {verb} through {describe(p)}", "it is not an address of memory")
+
+    def _misses(self, state: State, p: Pointer, size: int) -> int:
+        """Cache lines that an access may touch and that were not touched on this path; they are from now on.
+
+        Line n of an object has its bytes 64 n to 64 n + 63 if it begins at a line; otherwise these may lie on lines n and n + 1.
+        At an unknown offset nothing is known of what was touched, and nothing will be.
+        """
+        key = self._object(p)
+        if key is None:
+            return 2 if misaligned(p, size) else 1
+        at = p.off + (0 if p.var > 0 else p.vmin) + BEFORE
+        first, last = at // LINE, (at + size - 1) // LINE + (0 if self._begins_at_a_line(p) else 1)
+        lines = ((1 << last - first + 1) - 1) << first
+        known = state.touched.get(key, 0)
+        state.touched[key] = known | lines
+        self.subject.effects.append((Demand.touched, key, lines & ~known, lines & known))
+        return (lines & ~known).bit_count()
+
+    @staticmethod
+    def _object(p: Pointer) -> int | None:
+        """What `State.touched` calls the object that an address is in; None: at an offset that is not known."""
+        if p.region in PACKETS:
+            return p.var
+        if p.vmin != p.vmax:
+            return None
+        if p.region == "data":
+            assert p.map is not None
+            return -16 - p.map
+        return p.object or (-2 if p.region == "entry" else None)
+
+    def _begins_at_a_line(self, p: Pointer) -> bool:
+        if not self.context.runs or p.var:
+            return False
+        return p.region in ("packet", "entry", "data") or (p.map is not None and self.maps[p.map].value_size % LINE == 0)
 
     def is_shared(self, p: Pointer) -> bool:
         """Whether others may write there."""

@@ -152,7 +152,8 @@ class State:
 
     `rooms[ident] = (var, off)`: a number that is the distance from `off` bytes behind the packet base that `var` names to
     the packet's end; what is shown of it is shown of the packet. `links[ident] = (root, delta)`: a number that is `delta` more
-    than the number `root`, modulo 2^64. `refs`: what was acquired and not given back yet.
+    than the number `root`, modulo 2^64. `refs`: what was acquired and not given back yet. `touched[object]`: cache lines of it
+    that were accessed on this path (bits; see `Memory`).
     """
 
     regs: list[Value | None]
@@ -161,6 +162,7 @@ class State:
     rooms: dict[int, tuple[int, int]] = field(default_factory=dict)
     links: dict[int, tuple[int, int]] = field(default_factory=dict)
     refs: tuple[int, ...] = ()
+    touched: dict[int, int] = field(default_factory=dict)
     serial: int = 1
     ended: int | None = None  # the last call on this path that ended packet addresses; for errors only
 
@@ -168,7 +170,7 @@ class State:
         """An independent copy."""
         return State(
             list(self.regs), [f.copy() for f in self.frames], dict(self.proven), dict(self.rooms), dict(self.links), self.refs,
-            self.serial, self.ended,
+            dict(self.touched), self.serial, self.ended,
         )  # fmt: skip
 
     @property
