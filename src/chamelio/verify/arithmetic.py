@@ -14,6 +14,7 @@ from chamelio.verify.words import describe, span
 
 MAX_OFFSET = 1 << 29  # of pointers; far from wrapping, and from what a region can hold
 MAX_ROOMS = 8  # distances to the packet's end that a state remembers
+DISTANT = (*PACKETS, "packet_end", "stale")  # differences of these say how long a packet is, or was
 MOVABLE = ("stack", *PACKETS, "map_value", "entry", "data", "allocated")
 
 _SWAPPED = {
@@ -47,14 +48,14 @@ class Arithmetic:
         else:
             operand: Value
             if insn.op & bpf.X:
-                operand = subject.get(state, insn.src)
+                operand = subject.get(state, insn.src, stale=op in (bpf.MOV, bpf.SUB))
             else:
                 operand = const(insn.imm if bits == 64 else insn.imm & s.U32)
             if op == bpf.MOV:
                 state.regs[insn.dst] = self._move(state, insn, bits, operand)
                 subject.effects.append(pc)
                 return
-            target = subject.get(state, insn.dst)
+            target = subject.get(state, insn.dst, stale=op == bpf.SUB)
             if isinstance(target, Pointer) or isinstance(operand, Pointer):
                 self._with_addresses(state, pc, insn, bits, op, target, operand)
                 return
@@ -83,13 +84,14 @@ class Arithmetic:
 
     def _move(self, state: State, insn: Insn, bits: int, operand: Value) -> Value:
         if isinstance(operand, Pointer):
+            if bits == 32 and not insn.off and operand.region in DISTANT:
+                return operand._replace(half=True)
             if bits == 32 or insn.off:
                 raise Refused("V114", f"part of {describe(operand)} is moved", "a pointer is moved whole or not at all")
             return operand
-        if insn.off:
+        if insn.off and operand.umax >> (insn.off - 1):
             value = s.extend_sign(operand, insn.off)
-            value = s.truncate(value, 32) if bits == 32 else value
-            return value if operand.umax >> (insn.off - 1) == 0 else value._replace(ident=0)
+            return (s.truncate(value, 32) if bits == 32 else value)._replace(ident=0)
         if bits == 32 and operand.umax > s.U32:
             return s.truncate(operand, 32)._replace(ident=0)
         if operand.mask and not operand.ident and insn.op & bpf.X:  # a copy: what narrows one narrows the other
@@ -114,6 +116,8 @@ class Arithmetic:
             raise Refused(
                 "V114", f"an operation on {describe(pointer)}", "pointers can be added to and subtracted from, 64 bits wide"
             )
+        if pointer.half or (pointer.region not in MOVABLE and pointer.region != "ctx"):
+            raise Refused("V114", f"arithmetic on {describe(pointer)}", "it can only be compared or passed on")
         if pointer.region not in MOVABLE and not (pointer.region == "ctx" and number.mask == 0):
             raise Refused("V114", f"arithmetic on {describe(pointer)}", "it can only be compared or passed on")
         if pointer.null and number.const != 0:
@@ -128,9 +132,11 @@ class Arithmetic:
     def _difference(self, state: State, bits: int, op: int, a: Pointer, b: Pointer) -> Scalar:
         if op != bpf.SUB:
             raise Refused("V114", f"{describe(a)} and {describe(b)} are combined", "two pointers can only be subtracted")
+        if (a.half or b.half) and bits == 64:
+            raise Refused("V114", f"{describe(a)} and {describe(b)} are combined", "the difference of halves has 32 bits")
         if a.region == "packet_end" and b.region == "packet":
             return s.truncate(self._distance_to_end(state, b), bits)
-        if {a.region, b.region} <= {*PACKETS, "packet_end"} and not a.same_object(b):
+        if a.region in DISTANT and b.region in DISTANT and (a.region == "stale" or not a.same_object(b)):
             return s.truncate(UNKNOWN, bits)
         if not a.same_object(b) or a.null or b.null or a.region not in MOVABLE:
             raise Refused("V114", f"{describe(a)} and {describe(b)} are combined", "they are not addresses within one object")
@@ -220,7 +226,10 @@ class Arithmetic:
             if insn.op & bpf.X and found[1] != b:
                 proven = self._narrow(state, insn.src, b, found[1], places) or proven
             return tuple(places), proven
-        if bits != 64:
+        if isinstance(a, Pointer) and isinstance(b, Pointer) and a.region in DISTANT and b.region in DISTANT:
+            if bits == 32 or (a.half and b.half):
+                return (), None  # it says nothing of the whole addresses
+        if bits != 64 or (isinstance(a, Pointer) and a.half) or (isinstance(b, Pointer) and b.half):
             raise Refused("V114", "half a pointer is compared", "pointers are compared 64 bits wide")
         if isinstance(a, Pointer) and isinstance(b, Pointer):
             return self._assume_addresses(state, op, a, b, holds)

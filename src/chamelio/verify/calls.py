@@ -65,20 +65,29 @@ class Calls:
         for p, length in written:
             frame = state.frames[p.frame]
             frame.write(p.off + p.vmin + STACK_BYTES, length, UNKNOWN)
-        if helper.id == TAIL_CALL and not self.context.runs and state.refs:
-            raise Refused("V117", "another program is entered", "what was acquired on this path has not been given back")
         if helper.releases is not None:
             self._release(state, helper, helper.releases)
-        if helper.invalidates_packet:
-            state.replace_all(lambda v: None if isinstance(v, Pointer) and v.region in (*PACKETS, "packet_end") else v)
-            state.proven.clear()
-            state.rooms.clear()
-            state.touched.pop(0, None)
-            state.ended = pc
+        if helper.invalidates_packet and not self.is_tail_call(insn):
+            self.end_packet(state, pc)
         state.regs[1:6] = [None] * 5
         state.regs[0] = self._returned(state, helper, index, m, arguments)
-        self.subject.effects.append(effect.record(helper.invalidates_packet))
+        self.subject.effects.append(effect.record(helper.invalidates_packet and not self.is_tail_call(insn)))
         return cold, warm, callback
+
+    def is_tail_call(self, insn: Insn) -> bool:
+        """Whether an instruction goes on with another program."""
+        return insn.is_call and insn.src == 0 and insn.imm == TAIL_CALL and not self.context.runs
+
+    @staticmethod
+    def end_packet(state: State, pc: int) -> None:
+        """The packet is changed: what was an address in it is none any more."""
+        state.replace_all(
+            lambda v: Pointer("stale", half=v.half) if isinstance(v, Pointer) and v.region in (*PACKETS, "packet_end") else v
+        )
+        state.proven.clear()
+        state.rooms.clear()
+        state.touched.pop(0, None)
+        state.ended = pc
 
     def _no_such(self, number: int) -> Refused:
         if not self.context.runs and number in helper_names:

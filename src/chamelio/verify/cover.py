@@ -149,7 +149,7 @@ class Cover:
             return isinstance(b, Scalar) and (not exact or self._number(a, b))
         if not isinstance(b, Pointer):
             return False
-        if (a.region, a.map, a.frame, a.off, a.limit) != (b.region, b.map, b.frame, b.off, b.limit):
+        if (a.region, a.map, a.frame, a.off, a.limit, a.half) != (b.region, b.map, b.frame, b.off, b.limit, b.half):
             return False
         if not a.vmin <= b.vmin <= b.vmax <= a.vmax or a.step > b.step:
             return False

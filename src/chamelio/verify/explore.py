@@ -51,6 +51,7 @@ class _Memo:
     """A state at a point, and once everything after it is explored what that can cost at most and needs of the state."""
 
     state: State
+    turn: int  # of callbacks: how many turns the path was in when it came here
     done: bool = False
     cold: int = 0
     warm: int = 0
@@ -109,6 +110,7 @@ class _Node:
     point: _Point | None = None
     why: Step | None = None
     entry: Effect | None = None
+    turn: bool = False
     best_cold: int = -1
     best_warm: int = 0
     effects: list[Effect] = field(default_factory=list)
@@ -144,6 +146,7 @@ class Explorer:
         self.back_jumps: dict[int, int] = {}
         self.cold = self.warm = 0
         self.worst: Stretch | None = None
+        self.turns = 0  # of callbacks, on the path being explored
 
     # ---- the search ----------------------------------------------------------------------------------------------
 
@@ -174,6 +177,7 @@ class Explorer:
         memo = node.memo
         if memo is not None:
             assert node.point is not None
+            self.turns -= node.turn
             point = node.point
             point.remove(memo, features(memo.state, point.live, point.live))
             memo.done, memo.cold, memo.warm, memo.demand, memo.worst = True, cold, warm, node.demand, node.stretch
@@ -231,9 +235,10 @@ class Explorer:
                     self._child(parent, old.cold, old.warm, self._before(entry, demand), old.worst)
                     return
                 if turn:
-                    parent.demand.whole = True
-                    self._child(parent, 0, 0, Demand(), None)
+                    self._repeat(parent, old)
                     return
+                if old.turn != self.turns:
+                    continue  # the turn before was here, too
                 # an unfinished state lies on this very path; what is less than it may still come to an end (a counter
                 # that falls from an unknown start), what is no less never will
                 loosened = loosened or _loosened(state)
@@ -241,7 +246,7 @@ class Explorer:
                     raise Refused(
                         "V130", "the loop may never end", "after a turn of it, nothing has changed that the verifier knows of"
                     )
-            memo = _Memo(loosened or _loosened(state))
+            memo = _Memo(loosened or _loosened(state), self.turns)
             point.add(memo, features(memo.state, live, live))
             self.states += 1
             if self.states > self.limits.states:
@@ -252,7 +257,8 @@ class Explorer:
             if memo is not None and point is not None:
                 point.remove(memo, features(memo.state, point.live, point.live))
             raise
-        node.point, node.entry = point, entry
+        node.point, node.entry, node.turn = point, entry, turn
+        self.turns += turn
         self.stack.append(node)
 
     def _stretch(self, pc: int, state: State, memo: _Memo | None, why: Step | None) -> _Node:
@@ -330,6 +336,8 @@ class Explorer:
         cold, warm, callback = self.machine.step(state, pc, insn)
         if callback is not None:
             return cold, warm, self._call_back(pc, state, callback)
+        if insn.is_call and self.machine.calls.is_tail_call(insn):
+            return cold, warm, self._tail_call(pc, state, after)
         return cold, warm, after
 
     def _jump(self, pc: int, target: int) -> int:
@@ -386,6 +394,20 @@ class Explorer:
         effects.append((Demand.leave, depth))
         return frame.back
 
+    def _tail_call(self, pc: int, state: State, after: int) -> list[Way]:
+        """Either it fails and nothing has changed, or the function ends with what another program returns."""
+        if state.refs:
+            raise Refused("V117", "another program is entered", "what was acquired on this path has not been given back")
+        ways: list[Way] = [(after, state, None, None)]
+        if len(state.frames) > 1:
+            self.subject.effects.append((Demand.everything,))
+            other = state.copy()
+            self.machine.calls.end_packet(other, pc)
+            other.regs[0] = UNKNOWN
+            to = self._exit(other)
+            ways += to if isinstance(to, list) else [(to, other, None, None)]
+        return ways
+
     # ---- callbacks: a point at the call, where every turn begins and the loop ends -------------------------------------------
 
     def _call_back(self, pc: int, state: State, callback: Callback) -> list[Way]:
@@ -410,6 +432,14 @@ class Explorer:
         state.regs[0] = frame.saved[9]
         state.regs[6:10] = list(frame.saved[:4])
         return [(frame.start, again, None, None), (self.shape.next(pc), state, None, None)]
+
+    def _repeat(self, parent: _Node, memo: _Memo) -> None:
+        """A turn begins as one before it did: the next ones are like that one, and what comes after the last has been explored,
+        because a way out is looked at before another turn."""
+        node = next(n for n in reversed(self.stack) if n.memo is memo)
+        demand = Demand()
+        demand.whole = True
+        self._child(parent, max(node.best_cold, 0), node.best_warm, demand, node.stretch.next)
 
     def _widen(self, where: tuple[int, tuple[int, ...]], state: State) -> None:
         """Numbers that differ from what they were at the turn before may be anything."""

@@ -40,6 +40,8 @@ class Memory:
             )
         if base.null:
             raise Refused("V108", f"a {verb} through {describe(base)}", "it has not been compared with NULL on this path")
+        if base.half:
+            raise Refused("V107", f"a {verb} through {describe(base)}", "it is not an address")
         p = base._replace(off=base.off + offset)
         self.check(state, p, size, write)
         shared = p.region == "map_value" and self.is_shared(p)
@@ -267,7 +269,7 @@ class Memory:
     def store(self, state: State, pc: int, insn: Insn) -> None:
         """ST and STX."""
         value: Value
-        value = const(insn.imm) if insn.cls == bpf.ST else self.subject.get(state, insn.src)
+        value = const(insn.imm) if insn.cls == bpf.ST else self.subject.get(state, insn.src, stale=True)
         p = self.access(state, pc, insn.dst, insn.off, insn.size, True)
         source = bit(insn.src) if insn.cls == bpf.STX else 0
         base = bit(insn.dst)

@@ -64,12 +64,12 @@ class Subject:
         entries = [m.value_size for m in obj.maps if m.kind == RING_IN]
         self.entry_size = entries[0] if entries and hook == "ring" else 0
 
-    def get(self, state: State, reg: int) -> Value:
-        """A register that must have a value."""
+    def get(self, state: State, reg: int, *, stale: bool = False) -> Value:
+        """A register that must have a value; one that is `stale` counts only if asked for."""
         if reg == bpf.FRAME:
             return Pointer("stack", frame=len(state.frames) - 1)
         value = state.regs[reg]
-        if value is None:
+        if value is None or (not stale and isinstance(value, Pointer) and value.region == "stale"):
             reason = f"no path to here has written r{reg}, or a call has clobbered it{self.packet_ended(state)}"
             raise Refused("V110", f"r{reg} is used before it has a value", reason)
         return value

@@ -23,7 +23,8 @@ class Pointer(NamedTuple):
     `map`: index of the map. `frame`: whose stack. `var`: names the variable part of a packet pointer, so that a comparison
     with the packet's end proves bytes for every pointer that shares it; 0: there is none. `step`: a power of two that the
     variable part is a multiple of. `null`: it may be NULL, and all pointers of this number are together. `object`: tells the
-    results of different calls apart; `ref`: it belongs to something that must be given back.
+    results of different calls apart; `ref`: it belongs to something that must be given back. `half`: only the low 32 bits, and
+    region "stale": in a packet that has been changed since; of both, differences can still be taken.
     """
 
     region: str
@@ -38,6 +39,7 @@ class Pointer(NamedTuple):
     limit: int = 0
     object: int = 0
     ref: int = 0
+    half: bool = False
 
     def same_object(self, other: Pointer) -> bool:
         """Whether both count from one base, so that their difference is that of their offsets."""

@@ -26,6 +26,7 @@ _NAMES = {
     "packet_meta": "an address in the packet's metadata", "entry": "an address in the ring's entry", "entry_end": "the entry's end",
     "map_value": "an address in a map's value", "data": "an address in global data", "allocated": "an address in a helper's memory",
     "sock": "a socket", "map": "a map", "inner_map": "an inner map", "function": "a function",
+    "stale": "an address in a packet that has changed since",
 }  # fmt: skip
 
 
@@ -33,4 +34,6 @@ def describe(value: Value) -> str:
     """What a value is, in words."""
     if isinstance(value, Scalar):
         return f"the number {value.const}" if value.const is not None else "a number"
+    if value.half:
+        return f"half of {_NAMES[value.region]}"
     return _NAMES[value.region] + (" or NULL" if value.null else "")

@@ -309,7 +309,7 @@ callee:
     ldxdw r2, [r1+0]
     ldxdw r3, [r1+8]
     mov r0, 0
-    jgt32 r2, r3, exit          # V114: half a pointer
+    jgt32 r2, 9, exit           # V114: half a pointer
     exit
 
 -- pointer_ordered_with_null
@@ -524,8 +524,8 @@ out:
     stxdw [r10-16], r7
     mov r2, 64
     call 0x102
-    ldxdw r7, [r10-16]          # V111: not all of them were written
-    ldxb r0, [r7+0]
+    ldxdw r7, [r10-16]
+    ldxb r0, [r7+0]             # V110: where cham_resize is called
     exit
 
 -- stale_packet_resized_by_a_subprogram
