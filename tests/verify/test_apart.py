@@ -63,7 +63,7 @@ def spin() -> None:
 def fill() -> None:
     hoard = []
     while True:
-        hoard.append(bytearray(1 << 20))
+        hoard.append(bytearray(64 << 20))
 
 
 def lie() -> None:
