@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 import time
 from collections.abc import Callable
@@ -34,10 +35,16 @@ def handler(body: bytes) -> bytes:
 USE = code("stdw [r10-8], 0\nmov r3, r0\nand r3, 7\nmov r4, r10\nsub r4, r3\nldxb r0, [r4-1]")
 
 
-def paths(read: bytes = READ) -> bytes:
-    """2^20 paths: twenty branches, each of which leaves its own trace in a number that an address depends on."""
+def paths() -> bytes:
+    """2^20 paths: twenty branches, each of which leaves its own trace in what is returned."""
     tests = (f"mov r3, r7\nand r3, {1 << bit}\njeq r3, 0, +1\nor r0, {1 << bit}\n" for bit in range(20))
-    return read + code("".join(tests)) + USE + EXIT
+    return READ + code("".join(tests)) + EXIT
+
+
+def sums(read: bytes = READ) -> bytes:
+    """2^20 paths of which no two agree: each leaves another sum of multiples of 3, and what is no such sum would be an error."""
+    tests = (f"mov r3, r7\nand r3, {1 << bit}\njeq r3, 0, +1\nadd r0, {3 * (1009 << bit)}\n" for bit in range(20))
+    return read + code("".join(tests)) + code(f"jeq r0, {3 * (1009 << 19) + 1}, +1\nexit\nldxdw r0, [r7]\nexit")
 
 
 def branches(count: int) -> bytes:
@@ -57,7 +64,7 @@ def crowd(sections: int, each: int) -> bytes:
 
 def call_graph(depth: int, width: int) -> bytes:
     """Functions that call the next one `width` times each, with other arguments every time: width^depth call sites."""
-    functions, calls, at = [("f0", MOV + CALL + EXIT)], [("chamelio/rx", SLOT, "f1")], 0
+    functions, calls, at = [("f0", code("mov r1, 1") + CALL + EXIT)], [("chamelio/rx", SLOT, "f1")], 0
     below: list[tuple[str, bytes]] = []
     for level in range(1, depth + 1):
         body = b""
@@ -65,7 +72,7 @@ def call_graph(depth: int, width: int) -> bytes:
             body += code(f"lsh r1, 4\nadd r1, {site}\nmov r6, r1")
             calls.append((".text", at + len(body), f"f{level + 1}"))
             body += CALL + code("mov r1, r6")
-        body += MOV + EXIT
+        body += code("mov r0, r1\nexit")
         below.append((f"f{level}", body))
         at += len(body)
     return make_object({"chamelio/rx": functions, ".text": below}, calls=calls)
@@ -98,6 +105,7 @@ def loops(depth: int, turns: int) -> bytes:
 
 BOMBS: dict[str, Callable[[], bytes]] = {
     "2^20 paths": lambda: handler(paths()),
+    "2^20 paths of which no two agree": lambda: handler(sums()),
     "10^5 branches": lambda: branches(100_000),
     "a megabyte in one program": straight,
     "a megabyte that is no code": lambda: handler(b"\xff" * MEGABYTE),
@@ -117,7 +125,7 @@ LONG_BOMBS: dict[str, Callable[[], bytes]] = {
     "131,072 programs in 4,096 sections": lambda: crowd(4096, 32),
     "a thousand programs that call one long function": shared_function,
     "16 megabytes of code": lambda: handler(MOV * (2 * MEGABYTE - 200) + EXIT),
-    "300 programs of 2^20 paths": lambda: make_object({f"xdp/{n}": [(f"p{n}", paths(READ_XDP))] for n in range(300)}),
+    "300 programs of 2^20 paths": lambda: make_object({f"xdp/{n}": [(f"p{n}", sums(READ_XDP))] for n in range(300)}),
 }
 
 
@@ -161,14 +169,14 @@ def test_whoever_uploads_bombs_without_end_keeps_nobody_waiting(tmp_path: Path) 
 
     async def test() -> None:
         compiler = Compiler(environment=child_environment(tmp_path))
-        bombs = [handler(paths()) + bytes(n) for n in range(12)]  # what follows the section headers makes each another one
+        bombs = [handler(sums()) + bytes(n) for n in range(12)]  # what follows the section headers makes each another one
         try:
             await compiler.compile("other", handler(MOV + EXIT), {})  # the process has started
             flood = [asyncio.create_task(refused(compiler, bomb)) for bomb in bombs]
             waits = []
-            for n in range(4):
+            for _ in range(4):
                 began = time.monotonic()
-                built, cached = await compiler.compile("other", handler(code(f"mov r0, 0\nlsh r0, {n}\nexit")), {})
+                built, cached = await compiler.compile("other", handler(MOV + EXIT) + os.urandom(8), {})  # not in the cache
                 waits.append(time.monotonic() - began)
                 assert built.cold[0] > 0 and not cached
             assert max(waits) < 2.0, waits
