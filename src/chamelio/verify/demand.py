@@ -169,8 +169,8 @@ class Demand:
             self.need.clear()
         for frame, bits, written in stacks:
             self._stack(frame)
-            self.stack_exact[frame] &= ~bits
             if written:
+                self.stack_exact[frame] &= ~bits
                 self.stack_read[frame] &= ~bits
             else:
                 self.stack_read[frame] |= bits

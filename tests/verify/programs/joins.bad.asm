@@ -282,3 +282,22 @@ join:
 out:
     mov r0, 0
     exit
+
+-- a_spill_that_a_helper_reads_still_matters
+    mov r9, r1
+    ldxdw r6, [r9+32]
+    ldxw r3, [r9+44]
+    jeq r3, 0, unknown
+    mov r6, 7
+unknown:
+    stxdw [r10-8], r6
+    mov r2, r10
+    add r2, -8
+    lddw r1, map 1
+    call 3
+    ldxdw r3, [r10-8]
+    rsh r3, 60
+    lddw r2, map_value 9+0
+    add r2, r3
+    ldxb r0, [r2+8]             # V106: access of 1 byte at offset 8..23
+    exit
