@@ -35,22 +35,48 @@ def test_an_error_is_told_whole() -> None:
     assert shown("reads_past_the_check") == [
         "error[V102] Memory safety: access past the proven packet bytes",
         f"  --> source.bad.c:{line}:12  in reads_past_the_check (chamelio/rx, instruction 6)",
+        f"{line - 2:4} |   if (ip + 14 > (u8 *)ctx->data_end)",
+        "     |               - the packet has 14 bytes here",
         f"{line:4} |   return ip[20];",
         "     |          ^^^^^^ read past the proven packet bytes",
         "  Reason:      packet offset 20..21 is not within the proven [0, 14)",
-        f"  Causal path: {line - 2}:17 not taken => the packet has 14 bytes",
+        f"  Causal path: {line - 2}:17 not taken => the packet has 14 bytes  ->  {line}:12 load",
         "  Suggestion:  before this, leave the handler unless `ctx->data + 21 <= ctx->data_end`",
     ]
 
 
 def test_the_path_says_what_each_branch_has_shown() -> None:
-    path = verdict_of("index_checked_off_by_one").path
-    assert [step.split(" => ")[1] for step in path] == ["not NULL", "the number is 0..72"]
+    verdict = verdict_of("index_checked_off_by_one")
+    assert [step.split(" => ")[1] for step in verdict.path[:-1]] == ["not NULL", "the number is 0..72"]
+    assert verdict.path[-1] == f"{verdict.line}:12 load"
+
+
+def test_the_path_has_only_what_the_error_depends_on() -> None:
+    text = """
+    ldxw r6, [r1+44]
+    ldxdw r7, [r1+32]
+    ldxw r8, [r1+40]
+    mov r0, 0
+    jgt r8, 100, exit
+    jgt r6, 16, exit
+    jgt r7, 3, exit
+    mov r3, r6
+    stxdw [r10-8], r3
+    ldxdw r4, [r10-8]
+    lddw r2, map_value 9+0
+    add r2, r4
+    ldxb r0, [r2+0]
+    exit
+    exit: exit"""
+    verdict = verify_program(*assembled(text))
+    assert verdict.code == "V106"
+    assert verdict.path == ("7:5 not taken => the number is 0..16", "14:5 load")
+    assert [(note.line, note.words) for note in verdict.notes] == [(7, "the number is 0..16 here")]
 
 
 def test_turns_of_a_loop_are_one_step_of_the_path() -> None:
     path = verdict_of("loop_over_the_whole_packet").path
-    assert len(path) <= 2 and path[-1].endswith("times)")
+    assert len(path) <= 3 and path[-2].endswith("times)")
 
 
 def test_a_stale_address_names_the_helper_that_ended_it() -> None:

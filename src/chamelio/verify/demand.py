@@ -211,7 +211,7 @@ class Demand:
         """
         if decided:
             self.exact |= operands
-        elif linked and any(self._relies(place) for place in linked):
+        elif linked and any(self.relies(place) for place in linked):
             self.exact |= operands
             for frame, regs, bytes_ in linked:
                 if frame < 0:
@@ -232,7 +232,8 @@ class Demand:
             del self.need[proven[0]]
             self.exact |= operands
 
-    def _relies(self, place: tuple[int, int, int]) -> bool:
+    def relies(self, place: tuple[int, int, int]) -> bool:
+        """Whether a place is exact."""
         frame, regs, bytes_ = place
         if frame < 0:
             return bool(self.exact & regs)

@@ -23,9 +23,10 @@ from chamelio.verify.cover import Cover, Features, features
 from chamelio.verify.demand import Demand, Effect, number_flow
 from chamelio.verify.flow import Shape
 from chamelio.verify.machine import Machine
-from chamelio.verify.path import Step, path_text
-from chamelio.verify.proof import Limits
+from chamelio.verify.path import Step, notes, path_text
+from chamelio.verify.proof import Limits, Note
 from chamelio.verify.scalar import UNKNOWN, Scalar
+from chamelio.verify.slice import BY_OMISSION, Segment, deed, sliced
 from chamelio.verify.subject import Refused, Subject, bit
 from chamelio.verify.values import Frame, Pointer, State, Value
 from chamelio.verify.words import describe
@@ -124,6 +125,7 @@ class Finding:
     refused: Refused
     pc: int
     path: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 class Explorer:
@@ -143,6 +145,8 @@ class Explorer:
         self.deadline = time.perf_counter() + limits.seconds
         self.stack: list[_Node] = []
         self.why: Step | None = None  # the branch that leads to the stretch being run, which is not on the stack yet
+        self.entry: Effect | None = None  # and what it needs
+        self.state = State([], [])
         self.back_jumps: dict[int, int] = {}
         self.cold = self.warm = 0
         self.worst: Stretch | None = None
@@ -162,7 +166,7 @@ class Explorer:
                 try:
                     self._arrive(node, *node.pending.pop())
                 except Refused as refused:
-                    self.findings.append(Finding(refused, self.pc, self.causal_path()))
+                    self.findings.append(self._finding(refused))
                     if not self.every or refused.code == "V160" or len(self.findings) >= MAX_ERRORS:
                         return
                     node.demand.whole = True  # nothing is known of what comes after
@@ -207,7 +211,8 @@ class Explorer:
 
     def _arrive(self, parent: _Node, pc: int, state: State, why: Step | None, entry: Effect | None) -> None:
         """Reach a point: known already, or the beginning of a new stretch."""
-        self.pc, self.why = pc, why
+        self.pc, self.why, self.entry, self.state = pc, why, entry, state
+        self.subject.effects = []
         memo = point = None
         turn = state.frames[-1].is_callback and state.frames[-1].call == pc
         if pc in self.shape.targets or turn:
@@ -483,9 +488,19 @@ class Explorer:
         line = self.program.line_at(pc)
         return f"{line.line}:{line.col}" if line else f"instruction {pc}"
 
-    def causal_path(self) -> tuple[str, ...]:
-        """The branches on the way to where exploration stands."""
-        return path_text([*(node.why for node in self.stack), self.why], self._at)
+    def _finding(self, refused: Refused) -> Finding:
+        """An error where exploration stands, with the branches on the way that have to do with it."""
+        steps = [step for step in (*(node.why for node in self.stack), self.why) if step is not None]
+        insn = self.insns[self.pc]
+        if refused.code not in BY_OMISSION:
+            segments: list[Segment] = [(self.subject.effects, self.entry, self.why)]
+            segments += ((node.effects, node.entry, node.why) for node in reversed(self.stack))
+            pointers = (self.state.regs[reg] for reg in (range(1, 6) if insn.is_call else (insn.dst, insn.src)) if reg < 10)
+            bases = {p.var for p in pointers if isinstance(p, Pointer) and p.region.startswith("packet")}
+            steps = sliced(segments, insn, bases, self.flows)
+        helper = self.subject.context.helpers.get(insn.imm) if insn.is_call and insn.src == 0 else None
+        last = f"{self._at(self.pc)} {deed(insn, helper.name if helper else '')}"
+        return Finding(refused, self.pc, (*path_text(steps, self._at), last), notes(steps, self.program))
 
 
 def _loosened(state: State) -> State:

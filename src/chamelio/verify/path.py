@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from chamelio.bpf.object import Program
+from chamelio.verify.proof import Note
 from chamelio.verify.scalar import Scalar
 from chamelio.verify.values import Pointer, Value
 from chamelio.verify.words import count_bytes
 
+MAX_NOTES = 2
 SHOWN = 8  # steps; the last ones say most
 
 
@@ -23,10 +26,11 @@ class Step(NamedTuple):
 
     def text(self, at: Callable[[int], str]) -> str:
         """`5:9 not taken => the packet has 14 bytes`; `at` names places."""
-        shown = self._shown()
+        shown = self.shown()
         return f"{at(self.pc)} {'taken' if self.taken else 'not taken'}{f' => {shown}' if shown else ''}"
 
-    def _shown(self) -> str:
+    def shown(self) -> str:
+        """What it has shown, in words; empty if nothing."""
         before, after = self.before, self.after
         if isinstance(before, Pointer):
             if before.null:
@@ -42,6 +46,17 @@ class Step(NamedTuple):
         if after.smin >= 0 or after.smax - after.smin > after.umax - after.umin:
             return f"the number is {after.umin}..{after.umax}"
         return f"the number is {after.smin}..{after.smax}"
+
+
+def notes(steps: Iterable[Step], program: Program) -> tuple[Note, ...]:
+    """What the last steps have shown, each at its source line."""
+    out: dict[int, Note] = {}
+    for step in steps:
+        line, shown = program.line_at(step.pc), step.shown()
+        if line is not None and shown:
+            out.pop(line.line, None)
+            out[line.line] = Note(line.file, line.line, line.col, line.text, f"{shown} here")
+    return tuple(out.values())[-MAX_NOTES:]
 
 
 def path_text(steps: Iterable[Step | None], at: Callable[[int], str]) -> tuple[str, ...]:

@@ -44,6 +44,16 @@ class Share(NamedTuple):
     turns: int = 0
 
 
+class Note(NamedTuple):
+    """What was shown at another source line that has to do with an error."""
+
+    file: str
+    line: int
+    col: int
+    text: str
+    words: str
+
+
 class Mask(NamedTuple):
     """What an instruction adds to a pointer, or subtracts, is within low..high; `source`: it is the source operand."""
 
@@ -111,4 +121,5 @@ class Verdict:
     steps: int = 0
     seconds: float = 0.0
     shares: tuple[Share, ...] = ()  # of the worst case, the greatest first; a loop's lines count in themselves, too
+    notes: tuple[Note, ...] = ()
     proof: Proof | None = None

@@ -41,6 +41,14 @@ def extent(text: str) -> int:
     return max(at, 1)
 
 
+def _marked(line: int, col: int, text: str, mark: str, words: str) -> list[str]:
+    """A source line, and under it what is said of a place in it."""
+    shown = text.strip()
+    column = max(0, col - 1 - (len(text) - len(text.lstrip())))
+    indent = re.sub(r"[^\t]", " ", shown[:column])  # tabs stay tabs, so that the mark stands under its word
+    return [f"{str(line).rjust(4)} |   {shown}", f"     |   {indent}{mark * extent(shown[column:])} {words}"]
+
+
 def render(verdict: Verdict) -> str:
     """One verdict; an accepted program in one line."""
     if verdict.verdict == "accept":
@@ -55,10 +63,10 @@ def render(verdict: Verdict) -> str:
         where = f"{verdict.file.rpartition('/')[2]}:{verdict.line}:{verdict.col}" if verdict.line else "(no line information)"
         lines.append(f"  --> {where}  in {verdict.program} ({verdict.section}, instruction {verdict.insn})")
     if verdict.text:
-        number, text = str(verdict.line).rjust(4), verdict.text.strip()
-        column = max(0, verdict.col - 1 - (len(verdict.text) - len(verdict.text.lstrip())))
-        indent = re.sub(r"[^\t]", " ", text[:column])  # tabs stay tabs, so that the caret stands under its word
-        lines += [f"{number} |   {text}", f"     |   {indent}{'^' * extent(text[column:])} {detail}"]
+        notes = [n for n in verdict.notes if n.file == verdict.file and n.line != verdict.line]
+        marked = [(n.line, n.col, n.text, "-", n.words) for n in notes]
+        for line, col, text, mark, words in sorted([*marked, (verdict.line, verdict.col, verdict.text, "^", detail)]):
+            lines += _marked(line, col, text, mark, words)
     else:
         lines.append(f"  {detail}")
     lines.append(f"  Reason:      {verdict.reason}")

@@ -13,7 +13,7 @@ from chamelio.verify.catalogue import Context
 from chamelio.verify.codes import CODES
 from chamelio.verify.contexts import CONTEXTS, context_of
 from chamelio.verify.explore import Explorer
-from chamelio.verify.proof import Limits, Proof, Share, Verdict
+from chamelio.verify.proof import Limits, Note, Proof, Share, Verdict
 from chamelio.verify.subject import Refused
 
 
@@ -44,7 +44,7 @@ def verify_every(
     if explorer.findings:
         seen: dict[tuple[str, int, str], Verdict] = {}
         for finding in explorer.findings:
-            verdict = _refusal(program, finding.refused, finding.pc, finding.path, explorer.steps, started)
+            verdict = _refusal(program, finding.refused, finding.pc, finding.path, explorer.steps, started, notes=finding.notes)
             seen.setdefault((finding.refused.code, finding.pc, finding.refused.message), verdict)
         return list(seen.values())
     spent = shares(program, explorer.worst)
@@ -98,7 +98,7 @@ def _over_budget(program: Program, explorer: Explorer, spent: tuple[Share, ...],
 
 def _refusal(
     program: Program, refused: Refused, pc: int, path: tuple[str, ...], steps: int, started: float,
-    explorer: Explorer | None = None, spent: tuple[Share, ...] = (),
+    explorer: Explorer | None = None, spent: tuple[Share, ...] = (), notes: tuple[Note, ...] = (),
 ) -> Verdict:  # fmt: skip
     code = CODES[refused.code]
     line = program.line_at(pc) if program.insns else None
@@ -107,7 +107,7 @@ def _refusal(
         program=program.name, section=program.section, verdict=code.kind, code=code.code,  # type: ignore[arg-type]
         message=f"{code.title}: {refused.message}", reason=refused.reason, path=path,
         suggestion=refused.suggestion or code.suggestion, insn=pc, steps=steps, seconds=time.perf_counter() - started, shares=spent,
-        cost_cold=explorer.cold if explorer else 0, cost_warm=explorer.warm if explorer else 0, **where,
+        notes=notes, cost_cold=explorer.cold if explorer else 0, cost_warm=explorer.warm if explorer else 0, **where,
     )  # fmt: skip
 
 
