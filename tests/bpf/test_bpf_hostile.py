@@ -15,6 +15,8 @@ from chamelio.bpf.fault import Fault
 from chamelio.bpf.insn import TRAP, BpfFormatError
 from chamelio.bpf.maps import MAX_MAPS, declared_maps
 from chamelio.bpf.object import ObjectError, load_object
+from chamelio.verify import Limits
+from chamelio.verify.verifier import verify_every
 
 DEADLINE = 2.0  # seconds for one object of a few kilobytes; they take milliseconds
 SECTION_BYTES = 64
@@ -22,7 +24,7 @@ INTERESTING = (0, 1, 7, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFF
 
 
 def exercise(data: bytes) -> str:
-    """Load, and ask for all that can be asked; the error's message, or nothing. Anything but ObjectError escapes."""
+    """Load, verify, and ask for all that can be asked; the error's message, or nothing. Anything but ObjectError escapes."""
     begin = time.monotonic()
     try:
         obj = load_object(data, "hostile.o")
@@ -32,6 +34,7 @@ def exercise(data: bytes) -> str:
     for program in obj.programs:
         assert all(program.subprog_at(pc) <= pc for pc in range(len(program.insns)))
         _ = [program.line_at(pc) for pc in range(len(program.insns))]
+        assert all(v.verdict for v in verify_every(obj, program, limits=Limits(steps=2_000, seconds=DEADLINE / 4)))
     if obj.btf is not None:
         ask_everything(obj.btf)
     assert time.monotonic() - begin < DEADLINE

@@ -16,6 +16,7 @@ from chamelio.bpf.interp import Fault, Interpreter, Memory
 from chamelio.bpf.object import MAP_KIND_DATA, MapDef, Object, Program, load_object
 from chamelio.jit.layout import LayoutError, make_layout
 from chamelio.verify.codes import CODES
+from verify.objects import EXIT, MOV, make_object
 
 ARRAY, HASH, RING_OUT, RING_IN, BYTES, TX, TIMER = range(1, 8)
 
@@ -227,6 +228,10 @@ FAULTS = {
         'int x __attribute__((section("elsewhere"))) = 1;\nCHAM_HANDLER(rx) { return *(volatile int *)&x; }',
         "section elsewhere (x)",
     ),
+    "data in an arena": (
+        "u64 __attribute__((address_space(1))) x = 1;\nCHAM_HANDLER(rx) { return x; }",
+        "arena",
+    ),
     "call through a pointer": ("CHAM_HANDLER(rx) { u64 (*f)(u64) = ctx->data; return f(1); }", "an indirect call (callx)"),
     "legacy packet access": (
         'CHAM_HANDLER(rx) { asm volatile("r6 = r1; r0 = *(u32 *)skb[4]" ::: "r0", "r6"); return 0; }',
@@ -399,6 +404,22 @@ BEGINNINGS = {
 @pytest.mark.parametrize(("source", "programs"), BEGINNINGS.values(), ids=BEGINNINGS.keys())
 def test_where_programs_begin(build: Callable[[str], bytes], source: str, programs: list[tuple[str, str]]) -> None:
     assert sorted((p.name, p.section) for p in load_object(build(source)).programs) == programs
+
+
+def test_functions_whose_symbols_have_no_type_are_found() -> None:
+    data = bytearray(make_object({"xdp": [("a", MOV + EXIT), ("b", MOV + MOV + EXIT)]}))
+    at = data.index(elf.read(bytes(data)).find(".symtab").data)  # type: ignore[union-attr]
+    for symbol in (1, 2):  # as compilers before LLVM 7 wrote them: global, no type, no size
+        data[at + 24 * symbol + 4] = elf.STB_GLOBAL << 4 | elf.STT_NOTYPE
+        data[at + 24 * symbol + 16 : at + 24 * symbol + 24] = bytes(8)
+    assert [(p.name, len(p.insns)) for p in load_object(bytes(data)).programs] == [("a", 2), ("b", 3)]
+
+
+def test_code_without_a_symbol_is_a_program_of_its_sections_name() -> None:
+    data = bytearray(make_object({"xdp": [("a", MOV + EXIT)]}))
+    at = data.index(elf.read(bytes(data)).find(".symtab").data)  # type: ignore[union-attr]
+    data[at + 24 + 4] = elf.STT_NOTYPE
+    assert [(p.name, len(p.insns)) for p in load_object(bytes(data)).programs] == [("xdp", 2)]
 
 
 @pytest.mark.parametrize("cpu", ["v1", "v2", "v3", "v4"])

@@ -43,6 +43,8 @@ MAX_INSNS = 1_000_000  # of all programs together, after linking
 
 R_BPF_64_64, R_BPF_64_32 = 1, 10
 
+_FOREIGN = {".addr_space.1": "data in an arena", ".jumptables": "a table for an indirect jump (gotox)"}
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -257,7 +259,8 @@ class _Loader:
             return replace(insn, src=PSEUDO_FUNC, imm=0)
         if not is_data(target):
             name = f" ({symbol.name})" if symbol.name else ""
-            raise Unsupported(REFERENCE, f"section {target.name}{name}", "it is neither maps, code nor global data")
+            what = _FOREIGN.get(target.name, f"section {target.name}")
+            raise Unsupported(REFERENCE, what + name, "only maps, code and global data can be referred to")
         if offset >= target.size:
             raise Unsupported(REFERENCE, f"byte {offset} of section {target.name}", f"it has {target.size}")
         return replace(insn, src=PSEUDO_MAP_VALUE, imm=self.data.index(target) | offset << 32)
