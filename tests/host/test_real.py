@@ -79,7 +79,7 @@ class Peer:
 class Real(Host):
     """A host with the real processes and one wire."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, **limits: Any) -> None:
         self.wire = run.parent / "wire"
         super().__init__(
             run,
@@ -87,7 +87,7 @@ class Real(Host):
             compiler_command=COMPILER_COMMAND,
             ports=[["w0", f"wire:{self.wire}:a"]],
             routes=[{"prefix": "10.0.0.0/24", "port": "w0"}],
-            limits={"grace_seconds": 0.3},
+            limits={"grace_seconds": 0.3, **limits},
         )
 
     def load_echo(self, tenant: str, version: int = 1, mode: str = "joint") -> Any:
@@ -206,6 +206,21 @@ def test_an_agent_sees_its_shared_values(real: Real, peer: Peer) -> None:
     assert peer.echo(3, patience=0.1) == 0
     real.load_echo("a")
     assert peer.echo(3) == 3
+
+
+def test_a_handler_over_its_hooks_budget_is_refused_with_where_most_of_it_goes() -> None:
+    with tempfile.TemporaryDirectory(prefix="cham-") as directory:
+        host = Real(Path(directory) / "run", budgets={"rx": 50})
+        host.start()
+        try:
+            host.call("tenant.add", name="a", addresses=[TENANT])
+            with pytest.raises(Refusal) as refusal:
+                host.load_echo("a")
+        finally:
+            host.stop()
+    (verdict,) = refusal.value.details["verdicts"]
+    assert (refusal.value.code, verdict["code"], verdict["verdict"]) == ("rejected", "V161", "budget")
+    assert verdict["line"] > 0 and " % at echo.bpf.c:" in verdict["reason"] and "budget of this hook is 50" in verdict["reason"]
 
 
 @pytest.mark.fault(13)

@@ -37,6 +37,20 @@ def parse_port(text: str) -> tuple[str, str]:
     return name, spec
 
 
+def parse_budgets(texts: Sequence[str]) -> dict[str, int]:
+    """`HOOK=CYCLES` of each, and the usual budget of the hooks that are not named. Raises Refusal."""
+    from chamelio.host.limits import HOOK_BUDGET
+    from chamelio.verify.catalogue import HOOKS
+
+    budgets = dict.fromkeys(HOOKS, HOOK_BUDGET)
+    for text in texts:
+        hook, _, cycles = text.partition("=")
+        if hook not in HOOKS or not cycles.isdecimal() or not 0 < int(cycles) < 1 << 40:
+            raise Refusal("usage", f"--budget {text}: this is not HOOK=CYCLES", f"hooks are {', '.join(HOOKS)}; e.g. rx=50000")
+        budgets[hook] = int(cycles)
+    return budgets
+
+
 def parse_route(text: str) -> dict[str, Any]:
     """`PREFIX=PORT[@GATEWAY]`. Raises Refusal."""
     prefix, equals, rest = text.partition("=")
@@ -59,6 +73,10 @@ def parse_route(text: str) -> dict[str, Any]:
 @click.option("--frames", type=click.IntRange(64, 1 << 20), default=8192, help="Packet buffers of the engine.")
 @click.option("--hardening", type=click.Choice(["mask", "none"]), default="mask", help="Against speculation: mask accesses.")
 @click.option("--grace", type=click.FloatRange(0), default=5.0, help="Seconds that an instance outlives its agent.")
+@click.option(
+    "--budget", "budgets", multiple=True, metavar="HOOK=CYCLES",
+    help="Most that a handler may cost in the worst case, e.g. rx=50000. May be repeated.",
+)  # fmt: skip
 @click.option("--detach", is_flag=True, help="Run in the background; returns when requests are answered.")
 @click.option("--ready-fd", type=int, hidden=True)
 @common()
@@ -72,6 +90,7 @@ def up(
     frames: int,
     hardening: str,
     grace: float,
+    budgets: tuple[str, ...],
     detach: bool,
     ready_fd: int | None,
 ) -> int | None:
@@ -82,7 +101,7 @@ def up(
         "ports": [parse_port(p) for p in ports],
         "routes": [parse_route(r) for r in routes],
         "engine": {"cores": cores, "cpus": list(cpus), "poll": poll, "frames": frames, "hardening": hardening == "mask"},
-        "limits": {"grace_seconds": grace},
+        "limits": {"grace_seconds": grace, "budgets": parse_budgets(budgets)},
     }
     for cpu in set(cpus) - os.sched_getaffinity(0):
         allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
@@ -91,6 +110,7 @@ def up(
         words = [f"--port={p}" for p in ports] + [f"--route={r}" for r in routes]
         words += [*(f"--cpu={cpu}" for cpu in cpus), f"--cores={cores}"]
         words += [f"--poll={poll}", f"--frames={frames}", f"--hardening={hardening}", f"--grace={grace}", f"--run={run}"]
+        words += [f"--budget={budget}" for budget in budgets]
         _detached(settings, run, words)
         return None
     from chamelio.host import logs

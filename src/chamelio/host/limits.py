@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from chamelio.verify.catalogue import HOOKS
+
+HOOK_BUDGET = 200_000  # of a handler for which nothing else was said: less than a tenth of a millisecond
+
 
 class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one tenant may have. What these are for people, see host/quotas.py."""
@@ -33,4 +37,5 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loads_per_tenant: int = 4  # protocols being verified and compiled, or waiting for that
     compiler_window_seconds: float = 3600.0  # over which the compiler's time is counted
     migration_seconds: float = 2.0  # an instance is paused at most so long, until another one takes its place
+    budgets: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(HOOKS, HOOK_BUDGET))  # cycles, cold, by hook
     versions: int = 16  # that are remembered of a protocol

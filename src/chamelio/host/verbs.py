@@ -306,7 +306,7 @@ async def _object(daemon: Daemon, asked: LoadOptions, caller: Caller, tenant: st
     loop = asyncio.get_running_loop()
     reading = loop.run_in_executor(_readers, read_bounded, os.dup(fds[0]), limits.object_bytes)
     content = await read_object(reading, limits.read_seconds)
-    options = {"mode": asked.mode, "hardening": asked.hardening}
+    options = {"mode": asked.mode, "hardening": asked.hardening, "budgets": limits.budgets}
     return content, options
 
 

@@ -8,12 +8,16 @@ from chamelio.jit.layout import Layout
 
 
 class Options(msgspec.Struct, frozen=True):
-    """How to compile: mode, virtual clock (blocks count their cost), hardening, contexts per instance (0: slow path)."""
+    """How to compile: mode, virtual clock (blocks count their cost), hardening, contexts per instance (0: slow path).
+
+    `budgets`: by hook, most cycles (cold) that a handler may cost; hooks that are not there have none.
+    """
 
     mode: str = "joint"
     virtual: bool = False
     hardening: bool = True
     contexts: int = 17
+    budgets: dict[str, int] = {}
 
 
 class UnitImage(msgspec.Struct, frozen=True):

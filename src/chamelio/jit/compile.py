@@ -47,7 +47,7 @@ def provider_digest() -> bytes:
     sources = [(toolchain.FASTPATH, "*.[ch]"), (toolchain.INCLUDE, "*.[ch]")]
     sources += [(toolchain.PACKAGE / part, "*.py") for part in ("bpf", "jit", "verify")]
     for directory, pattern in sources:
-        for path in sorted(directory.glob(pattern)):
+        for path in sorted(directory.rglob(pattern)):
             content = path.read_bytes()
             digest.update(f"{directory.name}/{path.name} {len(content)} ".encode() + content)
     return digest.digest()
@@ -75,7 +75,7 @@ def compile_unit(object_bytes: bytes, options: Options, native: str | None = Non
     started = time.perf_counter()
     obj = load_object(object_bytes)
     layout = make_layout(obj.maps, options.contexts)
-    verdicts = [_runnable(verdict) for verdict in verify_object(obj)]
+    verdicts = [_runnable(verdict) for verdict in verify_object(obj, budgets=options.budgets)]
     proofs = [v.proof for v in verdicts if v.proof is not None and v.verdict == "accept"]
     if len(proofs) != len(verdicts) or not proofs:
         raise Rejected(verdicts)

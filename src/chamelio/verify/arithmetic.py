@@ -140,7 +140,7 @@ class Arithmetic:
             return s.truncate(UNKNOWN, bits)
         if not a.same_object(b) or a.null or b.null or a.region not in MOVABLE:
             raise Refused("V114", f"{describe(a)} and {describe(b)} are combined", "they are not addresses within one object")
-        if a.var == b.var and (a.var or a.vmin == a.vmax and b.vmin == b.vmax):
+        if a.var == b.var and (a.var or (a.vmin == a.vmax and b.vmin == b.vmax)):
             return s.truncate(const(a.off + a.vmin - b.off - b.vmin), bits)
         found = s.settle(0, s.U64, 0, s.U64, a.off + a.vmin - b.off - b.vmax, a.off + a.vmax - b.off - b.vmin)
         assert found is not None
@@ -226,9 +226,9 @@ class Arithmetic:
             if insn.op & bpf.X and found[1] != b:
                 proven = self._narrow(state, insn.src, b, found[1], places) or proven
             return tuple(places), proven
-        if isinstance(a, Pointer) and isinstance(b, Pointer) and a.region in DISTANT and b.region in DISTANT:
-            if bits == 32 or (a.half and b.half):
-                return (), None  # it says nothing of the whole addresses
+        distant = isinstance(a, Pointer) and isinstance(b, Pointer) and a.region in DISTANT and b.region in DISTANT
+        if distant and (bits == 32 or (a.half and b.half)):
+            return (), None  # it says nothing of the whole addresses
         if bits != 64 or (isinstance(a, Pointer) and a.half) or (isinstance(b, Pointer) and b.half):
             raise Refused("V114", "half a pointer is compared", "pointers are compared 64 bits wide")
         if isinstance(a, Pointer) and isinstance(b, Pointer):
@@ -326,7 +326,7 @@ class Arithmetic:
             state.prove(a.var, end)
             return (), (a.var, end)
         if a.region in MOVABLE and a.same_object(b) and not a.null and not b.null:
-            if a.var == b.var and (a.var or a.vmin == a.vmax and b.vmin == b.vmax):
+            if a.var == b.var and (a.var or (a.vmin == a.vmax and b.vmin == b.vmax)):
                 x, y = const(a.off + a.vmin), const(b.off + b.vmin)
                 return None if s.assume(op, 64, x, y, holds) is None else ((), None)
             return (), None

@@ -44,9 +44,7 @@ class _Slice(Demand):
     def touched(self, key: int, added: int, relied: int) -> None:
         pass
 
-    def branch(
-        self, operands: int, decided: bool, linked: tuple[tuple[int, int, int], ...], proven: tuple[int, int] | None
-    ) -> None:
+    def branch(self, *_: object) -> None:
         pass
 
     def address(self, dst: int, sources: int, var: int) -> None:
