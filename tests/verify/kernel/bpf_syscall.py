@@ -129,23 +129,32 @@ def load_program(
     """
     code = ctypes.create_string_buffer(encode(insns))
     name = ctypes.create_string_buffer(license.encode())
-    log = _log
-    log[0] = b"\0"
-    btf, infos = -1, ctypes.create_string_buffer(b"")
-    if functions:
-        btf, infos = _function_types(functions)
-    attributes = struct.pack(
-        "<IIQQIIQII16sIIIIQIIQIIII", PROG_TYPES[kind], len(insns), _address(code), _address(name), level, LOG_BYTES,
-        _address(log), 0, flags, b"chamelio", 0, attach, max(btf, 0), 8 if functions else 0,
-        _address(infos) if functions else 0, len(functions), 0, 0, 0, 0, 0, 0,
-    )  # fmt: skip
+    btf, infos = _function_types(functions) if functions else (-1, ctypes.create_string_buffer(b""))
+
+    def load(level: int) -> int:
+        _log[0] = b"\0"
+        return bpf_call(
+            PROG_LOAD,
+            struct.pack(
+                "<IIQQIIQII16sIIIIQIIQIIII", PROG_TYPES[kind], len(insns), _address(code), _address(name), level,
+                LOG_BYTES if level else 0, _address(_log) if level else 0, 0, flags, b"chamelio", 0, attach, max(btf, 0),
+                8 if functions else 0, _address(infos) if functions else 0, len(functions), 0, 0, 0, 0, 0, 0,
+            ),
+        )  # fmt: skip
+
     try:
-        return Verdict(bpf_call(PROG_LOAD, attributes), 0, log.value.decode("utf-8", "replace"))
+        if level == 1:  # a log of a long exploration takes longer than that itself
+            with contextlib.suppress(KernelError):
+                return Verdict(load(0))
+            if ctypes.get_errno() == errno.E2BIG:
+                return Verdict(-1, errno.E2BIG)
+        return Verdict(load(level), 0, _log.value.decode("utf-8", "replace"))
     except KernelError as error:
         assert error.errno is not None
-        if error.errno == errno.EPERM and not log.value:
+        log = _log.value.decode("utf-8", "replace")
+        if error.errno == errno.EPERM and not log:
             raise
-        return Verdict(-1, error.errno, log.value.decode("utf-8", "replace"))
+        return Verdict(-1, error.errno, log)
     finally:
         if btf >= 0:
             os.close(btf)

@@ -71,7 +71,9 @@ class KernelGenerator(Generator):
         if self.context != SOCKET:
             kinds += [self.packet] * 4
         if self.depth < 3:
-            kinds += [self.branch] * 4 + [self.loop, self.call]
+            kinds += [self.branch] * 4 + [self.call]
+        if not self.depth:
+            kinds += [self.loop] * 2
         self.r.choice(kinds)()
 
     def data(self) -> None:
@@ -207,6 +209,20 @@ class KernelGenerator(Generator):
                 )
         if self.r.random() < 0.5:
             self.emit(f"mov {self.number()}, r0")
+
+    def loop(self) -> None:
+        """A counter on the stack that falls from a number that is hardly ever unknown: those take the kernel seconds."""
+        again = self.label()
+        at = -8 * self.r.randint(11, 14)
+        if self.r.random() < 0.2:
+            self.emit(f"mov r1, {self.number()}", "and r1, 7", "add r1, 1", f"stxdw [r10{at}], r1")
+        else:
+            self.emit(f"stdw [r10{at}], {self.r.randint(1, 4)}" if self.r.random() < 0.98 else f"stxdw [r10{at}], {self.number()}")
+        self.emit(f"{again}:")
+        self.some(1, 2)
+        self.emit(
+            f"ldxdw r1, [r10{at}]", "sub r1, 1", f"stxdw [r10{at}], r1", f"{self.r.choice(('jne r1, 0', 'jsgt r1, 0'))}, {again}"
+        )
 
     def reserve(self) -> None:
         """A record of the ring, written and given back; not always."""
