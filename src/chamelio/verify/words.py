@@ -36,4 +36,4 @@ def describe(value: Value) -> str:
         return f"the number {value.const}" if value.const is not None else "a number"
     if value.half:
         return f"half of {_NAMES[value.region]}"
-    return _NAMES[value.region] + (" or NULL" if value.null else "")
+    return _NAMES[value.region] + (" that may be NULL" if value.null else "")

@@ -14,7 +14,7 @@
     add r2, -4
     lddw r1, map 0
     call 1
-    exit                        # V112: or NULL is returned
+    exit                        # V112: that may be NULL is returned
 
 -- map_returned
     lddw r0, map 0
@@ -345,7 +345,7 @@ callee:
     add r2, -4
     lddw r1, map 0
     call 1
-    ldxw r0, [r0+0]             # V108: a read through an address in a map's value or NULL
+    ldxw r0, [r0+0]             # V108: an address in a map's value that may be NULL
     exit
 
 -- null_not_checked_before_a_write
