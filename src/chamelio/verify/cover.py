@@ -162,7 +162,7 @@ class Cover:
         return bool(a.var) == bool(b.var) and (a.var == b.var or min(a.var, b.var) > 0) and self._same_name("var", a.var, b.var)
 
     def _frame(self, n: int, a: Frame, b: Frame) -> bool:
-        if a.times != b.times or len(a.saved) != len(b.saved):
+        if (a.times, a.start, len(a.saved)) != (b.times, b.start, len(b.saved)):
             return False
         demand = self.demand
         if demand is None or a.is_callback:
@@ -192,6 +192,7 @@ class Cover:
             elif needed and (value.ident or not covers(value, truncate(UNKNOWN, 8 * size))):
                 return False  # a copy that is linked to another value narrows with it; these bytes would not
         for o, (size, value) in b.spills.items():  # bytes that are plain data in the old state must be so in the new one
-            if isinstance(value, Pointer) and o not in a.spills and a.init >> o & read >> o & ((1 << size) - 1):
+            compared = o in a.spills and isinstance(a.spills[o][1], Pointer)
+            if isinstance(value, Pointer) and not compared and a.init >> o & read >> o & ((1 << size) - 1):
                 return False
         return True

@@ -139,10 +139,8 @@ class Demand:
         if self.stack_exact[frame] & bits:
             self.exact |= source
             self.stack_exact[frame] &= ~bits
-        if self.stack_read[frame] & bits:
-            self.read |= source
-            self.stack_read[frame] &= ~bits
-        self.read |= base
+        self.stack_read[frame] &= ~bits
+        self.read |= source | base
 
     def store_somewhere(self, sources: int, frame: int, bits: int) -> None:
         """Some of these bytes of a stack are written, or read and written."""
@@ -207,11 +205,15 @@ class Demand:
         """A comparison of the operands. `decided`: it could end in one way only.
 
         `linked`: places that became narrower by it, as (frame or -1 for registers, bits of registers or of saved ones if the
-        frame's sign is turned, bits of stack bytes); if one is relied on, so are all of them before. `proven`: packet bytes.
+        frame's sign is turned, bits of stack bytes). `proven`: packet bytes. If one of these is relied on, so are all of the
+        places before.
         """
+        shows = proven is not None and self.need.get(proven[0], proven[1] + 1) <= proven[1]
+        if proven is not None and shows:
+            del self.need[proven[0]]
         if decided:
             self.exact |= operands
-        elif linked and any(self.relies(place) for place in linked):
+        elif shows or any(self.relies(place) for place in linked):
             self.exact |= operands
             for frame, regs, bytes_ in linked:
                 if frame < 0:
@@ -228,9 +230,6 @@ class Demand:
                     self.stack_exact[frame] |= bytes_
                     self.stack_read[frame] |= bytes_
         self.read |= operands
-        if proven is not None and self.need.get(proven[0], proven[1] + 1) <= proven[1]:
-            del self.need[proven[0]]
-            self.exact |= operands
 
     def relies(self, place: tuple[int, int, int]) -> bool:
         """Whether a place is exact."""

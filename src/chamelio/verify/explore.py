@@ -471,7 +471,8 @@ class Explorer:
         a = self.subject.get(state, insn.dst)
         operands = bit(insn.dst) | (bit(insn.src) if insn.op & bpf.X else 0)
         out: list[Way] = []
-        if len(ways) < 2:  # what is known of the operands has decided it
+        null = insn.op & bpf.X and isinstance(a, Pointer) != isinstance(self.subject.get(state, insn.src), Pointer)
+        if len(ways) < 2 or null:  # what is known of the operands has decided it; NULL in a register must be that
             self.subject.effects.append((Demand.branch, operands, True, (), None))
         for taken, new, places, proven in ways:
             if taken:

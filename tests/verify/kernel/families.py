@@ -228,22 +228,16 @@ def calls(r: random.Random) -> Iterator[str]:
         yield f"stdw [r10-16], 3\nmov r1, r10\nadd r1, -16\ncall local f\n{then}\nmov r0, 0\nexit\nf: {store}\nexit\n"
 
 
-#: Family -> the context of its programs.
-FAMILIES: dict[str, tuple[str, Family]] = {
-    f.__name__: (context, f)
-    for context, families in {
-        "xdp_md": (bounds, two_compares, registers, copies, spills, chains, nulls, packets, loops, calls),
-        "__sk_buff": (lengths, keys),
-    }.items()
-    for f in families
+OF_NUMBERS = {
+    "xdp_md": (bounds, two_compares, registers, copies, spills, chains, nulls, packets, loops, calls),
+    "__sk_buff": (lengths, keys),
 }
 
 
-def sample(name: str, seed: int, count: int) -> list[str]:
+def sample(family: Family, seed: int, count: int) -> list[str]:
     """Programs of a family, no two the same (fewer than `count`, if there are no more)."""
-    _, family = FAMILIES[name]
     found: dict[str, None] = {}
-    for text in itertools.islice(family(random.Random(f"{name}{seed}")), 3 * count):
+    for text in itertools.islice(family(random.Random(f"{family.__name__}{seed}")), 3 * count):
         found.setdefault(text)
         if len(found) == count:
             break
