@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chamelio.verify import kernel
@@ -22,14 +22,14 @@ RUNS, VERIFIES, REFUSED = "runs", "verifies", "refused"
 _INTRODUCTION = """# What is supported
 
 Written by `python -m chamelio.verify.support docs/support.md` from the tables that the verifier works with; do not edit it. A test
-keeps it true. *runs*: verified, compiled and run at a hook. *verifies*: `chamelio verify` proves or refuses it, nothing here runs it.
-*refused*: a verdict names it; it is never skipped or guessed.
+keeps it true. *runs*: verified, compiled and run at a hook. *verifies*: `chamelio verify` proves or refuses it, nothing here runs
+it. *refused*: a verdict names it; it is never skipped or guessed.
 """
 
 #: Instructions by conformance group (RFC 9669, section 2.4), and what goes beyond: name, status, remark.
 INSTRUCTIONS = (
     ("base32: ALU, JMP32, loads, stores", RUNS, "32-bit results are zero-extended; shifts are masked"),
-    ("base64: ALU64, JMP, LDDW", RUNS, "maps and global data by pseudo sources; function addresses as callbacks of kernel programs only"),
+    ("base64: ALU64, JMP, LDDW", RUNS, "maps and global data by pseudo sources; addresses of functions as callbacks only"),
     ("divmul32, divmul64, signed too", RUNS, "x / 0 is 0, x % 0 is x, INT_MIN / -1 is INT_MIN"),
     ("atomic32, atomic64: add, or, and, xor, exchange, compare and exchange, with and without fetch", RUNS,
      "proven to be aligned; on maps, global data and the stack"),
@@ -56,12 +56,12 @@ OBJECTS = (
     ("CO-RE relocations", REFUSED, "V140: a handler has no kernel's types to fit to"),
     ("externs (`__ksym`, `__kconfig`), undefined functions", REFUSED, "V144, by name"),
     ("global data that holds addresses", REFUSED, "V144"),
-    ("arena maps, user ring buffers, timers, spin locks, kptrs, dynptrs, storage of tasks, inodes and cgroups", REFUSED, "V121 or V140"),
+    ("arenas, user ring buffers, timers, spin locks, kptrs, dynptrs, storage of tasks and the like", REFUSED, "V121 or V140"),
     ("big-endian objects", REFUSED, "V143"),
 )  # fmt: skip
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     yield "| " + " | ".join(head) + " |\n|" + "---|" * len(head)
     yield "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
@@ -91,11 +91,9 @@ def support() -> str:
     )
     out.append("## Maps\n")
     rows = [(m.name, str(m.kind), RUNS, "at our hooks") for m in MAP_KINDS.values()]
+    found = {"value": "values by address", "map": "inner maps", "sock": "sockets", "xsk": "AF_XDP sockets", "": "no lookup"}
     for k in kernel.MAPS.values():
-        what = {"value": "values by address", "map": "inner maps", "sock": "sockets", "xsk": "AF_XDP sockets", "": "no lookup"}[
-            k.lookup
-        ]
-        rows.append((f"kernel: {k.name}", str(k.kind), REFUSED if k.unsupported else VERIFIES, k.unsupported or what))
+        rows.append((f"kernel: {k.name}", str(k.kind), REFUSED if k.unsupported else VERIFIES, k.unsupported or found[k.lookup]))
     out += _table(("kind", "number", "status", "remark"), rows)
     out.append("## Contexts\n")
     for c in CONTEXTS.values():
@@ -103,9 +101,9 @@ def support() -> str:
     out.append("## Helpers of the kernel that are refused by name\n")
     names = [(f"`bpf_{kernel.helper_names[number]}`", what) for number, what in sorted(kernel.UNSUPPORTED.items())]
     out += _table(("helper", "it is about"), names)
-    known = {number for c in CONTEXTS.values() if not c.runs for number in c.helpers} | set(kernel.UNSUPPORTED)
+    known = {number for c in CONTEXTS.values() if not c.runs for number in c.helpers} - set(kernel.UNSUPPORTED)
     out.append(
-        f"Of the kernel's {len(kernel.helper_names)} helpers these contexts have {len(known - set(kernel.UNSUPPORTED))}; the others belong to\n"
+        f"Of the kernel's {len(kernel.helper_names)} helpers these contexts have {len(known)}; the others belong to\n"
         "program types that are not known here, and are refused with the helper's name (V121).\n"
     )
     return "\n".join(out)
