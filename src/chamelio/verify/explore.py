@@ -52,6 +52,7 @@ class _Memo:
     """A state at a point, and once everything after it is explored what that can cost at most and needs of the state."""
 
     state: State
+    found: Features  # of the state, by which it is found
     turn: int  # of callbacks: how many turns the path was in when it came here
     done: bool = False
     cold: int = 0
@@ -77,8 +78,9 @@ class _Point:
             if alike:
                 yield from reversed(alike.get(tuple(map(has, pattern)), ()))
 
-    def add(self, memo: _Memo, found: Features) -> None:
+    def add(self, memo: _Memo) -> None:
         """Remember a state. Of too many alike a finished one is forgotten: that costs time, never soundness."""
+        found = memo.found
         pattern = tuple(sorted(found))
         alike = self.by_pattern.setdefault(pattern, {}).setdefault(tuple(map(found.get, pattern)), [])
         alike.append(memo)
@@ -87,8 +89,9 @@ class _Point:
             if done is not None:
                 alike.remove(done)
 
-    def remove(self, memo: _Memo, found: Features) -> None:
-        """Forget a state that was added with these features."""
+    def remove(self, memo: _Memo) -> None:
+        """Forget a state."""
+        found = memo.found
         pattern = tuple(sorted(found))
         alike = self.by_pattern[pattern]
         key = tuple(map(found.get, pattern))
@@ -137,6 +140,11 @@ class Explorer:
         self.shape = Shape(program, context)
         self.subject = Subject(obj, self.insns, context, hook, self._at)
         self.machine = Machine(self.subject)
+        self.actions = [self.machine.action(insn) for insn in self.insns]
+        self.costs = [insn_cost(insn) for insn in self.insns]
+        self.after = [self.shape.next(pc) for pc in range(len(self.insns))]
+        self.traps = dict(self.shape.bad)
+        self.traps |= {pc: Refused(f.code, f.message, f.reason) for pc, f in program.faults.items()}
         self.flows = [number_flow(insn) for insn in self.insns]
         self.points: dict[tuple[int, tuple[int, ...]], _Point] = {}
         self.findings: list[Finding] = []
@@ -183,12 +191,11 @@ class Explorer:
             assert node.point is not None
             self.turns -= node.turn
             point = node.point
-            point.remove(memo, features(memo.state, point.live, point.live))
+            point.remove(memo)
             memo.done, memo.cold, memo.warm, memo.demand, memo.worst = True, cold, warm, node.demand, node.stretch
-            if node.demand.whole:
-                point.add(memo, features(memo.state, point.live, point.live))
-            else:
-                point.add(memo, features(memo.state, node.demand.read, node.demand.exact, node.demand))
+            if not node.demand.whole:
+                memo.found = features(memo.state, node.demand.read, node.demand.exact, node.demand)
+            point.add(memo)
         if self.stack:
             self._child(self.stack[-1], cold, warm, self._before(node.entry, node.demand), node.stretch)
         else:
@@ -251,8 +258,8 @@ class Explorer:
                     raise Refused(
                         "V130", "the loop may never end", "after a turn of it, nothing has changed that the verifier knows of"
                     )
-            memo = _Memo(loosened or _loosened(state), self.turns)
-            point.add(memo, features(memo.state, live, live))
+            memo = _Memo(loosened or _loosened(state), found, self.turns)
+            point.add(memo)
             self.states += 1
             if self.states > self.limits.states:
                 raise self._gave_up(f"{self.limits.states:,} states")
@@ -260,7 +267,7 @@ class Explorer:
             node = self._stretch(pc, state, memo, why)
         except Refused:
             if memo is not None and point is not None:
-                point.remove(memo, features(memo.state, point.live, point.live))
+                point.remove(memo)
             raise
         node.point, node.entry, node.turn = point, entry, turn
         self.turns += turn
@@ -274,26 +281,26 @@ class Explorer:
         effects = subject.effects = []
         node.effects = effects
         self.why = why
+        traps, costs, reached, targets = self.traps, self.costs, subject.facts.reached, self.shape.targets
         cold = warm = 0
         first = True
         while True:
             self.pc = pc
-            if not first and pc in self.shape.targets:
+            if not first and pc in targets:
                 node.pending = [(pc, state, None, None)]
                 break
             first = False
-            self._tick()
+            self.steps += 1
+            if self.steps % CLOCK_EVERY == 0 or self.steps > self.limits.steps:
+                self._check_limits()
             insn = self.insns[pc]
-            subject.facts.reached.add(pc)
-            if pc in self.program.faults:
-                fault = self.program.faults[pc]
-                raise Refused(fault.code, fault.message, fault.reason)
-            if pc in self.shape.bad:
-                raise self.shape.bad[pc]
+            reached.add(pc)
+            if pc in traps:
+                raise traps[pc]
             subject.extra_cold = 0
             times = state.times
             extra_cold, extra_warm, after = self._step(pc, insn, state)
-            base = insn_cost(insn)
+            base = costs[pc]
             spent = times * (base + extra_cold + subject.extra_cold)
             cold += spent
             warm += times * (base + extra_warm)
@@ -306,11 +313,10 @@ class Explorer:
         node.cold, node.warm = cold, warm
         return node
 
-    def _tick(self) -> None:
-        self.steps += 1
+    def _check_limits(self) -> None:
         if self.steps > self.limits.steps:
             raise self._gave_up(f"{self.limits.steps:,} instructions")
-        if self.steps % CLOCK_EVERY == 0 and time.perf_counter() > self.deadline:
+        if time.perf_counter() > self.deadline:
             raise self._gave_up(f"{self.limits.seconds:g} s")
 
     def _gave_up(self, spent: str) -> Refused:
@@ -322,7 +328,10 @@ class Explorer:
 
     def _step(self, pc: int, insn: Insn, state: State) -> tuple[int, int, int | list[Way]]:
         """One instruction: extra cost, and the next slot or the ways to go on."""
-        after = self.shape.next(pc)
+        after, action = self.after[pc], self.actions[pc]
+        if action is not None:
+            action(state, pc, insn)
+            return 0, 0, after
         if state.frames[-1].is_callback and state.frames[-1].call == pc:
             return 0, 0, self._turn(pc, state)
         if insn.is_exit:
@@ -336,12 +345,12 @@ class Explorer:
                 raise Refused("V140", "a kernel function (kfunc) is called", "there is no kernel here")
         elif insn.is_cond_jump:
             return 0, 0, self._branch(pc, insn, state, after)
-        elif insn.is_jump:
+        else:
             return 0, 0, self._jump(pc, jump_target(pc, insn))
-        cold, warm, callback = self.machine.step(state, pc, insn)
+        cold, warm, callback = self.machine.calls.helper(state, pc, insn)
         if callback is not None:
             return cold, warm, self._call_back(pc, state, callback)
-        if insn.is_call and self.machine.calls.is_tail_call(insn):
+        if self.machine.calls.is_tail_call(insn):
             return cold, warm, self._tail_call(pc, state, after)
         return cold, warm, after
 

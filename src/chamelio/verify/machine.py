@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
 from chamelio.verify.arithmetic import Arithmetic
-from chamelio.verify.calls import Callback, Calls
+from chamelio.verify.calls import Calls
 from chamelio.verify.demand import Demand
 from chamelio.verify.memory import Memory
 from chamelio.verify.scalar import U32, const
 from chamelio.verify.subject import Refused, Subject, bit
 from chamelio.verify.values import Pointer, State
+
+
+Action = Callable[[State, int, Insn], None]
 
 
 class Machine:
@@ -21,25 +26,21 @@ class Machine:
         self.memory, self.arithmetic = Memory(subject), Arithmetic(subject)
         self.calls = Calls(subject, self.memory)
 
-    def step(self, state: State, pc: int, insn: Insn) -> tuple[int, int, Callback | None]:
-        """One instruction; returns what a helper costs, cold and warm, and what it calls. Raises Refused."""
+    def action(self, insn: Insn) -> Action | None:
+        """What executes an instruction on a state, given its slot, or raises Refused; None for jumps, calls and exits."""
         if insn.cls in (bpf.ALU, bpf.ALU64):
-            self.arithmetic.alu(state, pc, insn)
-        elif insn.op == bpf.LDDW:
-            self._load_wide(state, pc, insn)
-        elif insn.is_call:
-            return self.calls.helper(state, pc, insn)
-        elif insn.is_atomic:
-            self.memory.atomic(state, pc, insn)
-        elif insn.is_load:
-            self.memory.load(state, pc, insn)
-        elif insn.is_store:
-            self.memory.store(state, pc, insn)
-        elif insn.cls == bpf.LD:
-            raise Refused("V140", f"opcode {insn.op:#04x}", "the legacy packet accesses LD_ABS and LD_IND are not supported")
-        else:
-            raise Refused("V140", f"opcode {insn.op:#04x}", "it is no instruction that can run here")
-        return 0, 0, None
+            return self.arithmetic.alu
+        if insn.op == bpf.LDDW:
+            return self._load_wide
+        if insn.is_call or insn.is_exit or insn.is_jump:
+            return None
+        if insn.is_atomic:
+            return self.memory.atomic
+        if insn.is_load:
+            return self.memory.load
+        if insn.is_store:
+            return self.memory.store
+        return _unknown
 
     def _load_wide(self, state: State, pc: int, insn: Insn) -> None:
         """LDDW: a constant, a map, the address of global data or of a function."""
@@ -67,3 +68,9 @@ class Machine:
         else:
             raise Refused("V140", f"a wide load with pseudo source {insn.src}", "only maps and global data are referred to so")
         self.subject.effects.append((Demand.load, bit(insn.dst), 0, 0, None))
+
+
+def _unknown(state: State, pc: int, insn: Insn) -> None:
+    if insn.cls == bpf.LD:
+        raise Refused("V140", f"opcode {insn.op:#04x}", "the legacy packet accesses LD_ABS and LD_IND are not supported")
+    raise Refused("V140", f"opcode {insn.op:#04x}", "it is no instruction that can run here")
