@@ -105,7 +105,8 @@ def runs_safely(program: Program, context: str, seed: int, runs: int) -> None:
     for number in range(runs):
         r = random.Random(f"edges{seed}.{number}")
         arrays = {index: {struct.pack("<I", i): struct.pack("<QQ", edge(r), edge(r)) for i in range(8)} for index in (0, 2)}
-        world = World(MAPS, context, r.randbytes(r.choice((14, 20, 41, 64, 128))), contents(r) | arrays)
+        packet = r.randbytes(r.choice((0, 1, 4, 9, 14, 20, 41, 64, 128)))
+        world = World(MAPS, context, packet, contents(r) | arrays)
         for offset in FREE_FIELDS[context]:
             struct.pack_into("<I", world.ctx, offset, edge(r) & 0xFFFFFFFF)
         world.run(program.insns)
