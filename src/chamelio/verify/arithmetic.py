@@ -325,10 +325,14 @@ class Arithmetic:
                 return (), None
             state.prove(a.var, end)
             return (), (a.var, end)
+        if op not in (bpf.JEQ, bpf.JNE) and op not in _SWAPPED:
+            raise Refused("V114", f"{describe(a)} is compared with {describe(b)}", "addresses have an order, no sign and no bits")
         if a.region in MOVABLE and a.same_object(b) and not a.null and not b.null:
-            if a.var == b.var and (a.var or (a.vmin == a.vmax and b.vmin == b.vmax)):
-                x, y = const(a.off + a.vmin), const(b.off + b.vmin)
-                return None if s.assume(op, 64, x, y, holds) is None else ((), None)
+            x, y = a.off + a.vmin, b.off + b.vmin
+            wraps = self.subject.context.runs and a.region in ("packet", "entry") and min(x, y) < 0  # they may be NULL
+            if a.var == b.var and (a.var or (a.vmin == a.vmax and b.vmin == b.vmax)) and (op in (bpf.JEQ, bpf.JNE) or not wraps):
+                x, y = x + 2 * MAX_OFFSET, y + 2 * MAX_OFFSET  # as far apart, and as addresses in that none is below another's zero
+                return None if s.assume(op, 64, const(x), const(y), holds) is None else ((), None)
             return (), None
         if op in (bpf.JEQ, bpf.JNE) and a.region == b.region:
             return (), None
