@@ -249,6 +249,96 @@ def test_an_index_that_is_compared_is_bounded() -> None:
         assert found is not None and (found[0].umin, found[0].umax) == (0, 15)
 
 
+Step = tuple[str, int, int]  # what, how many bits, the constant; "!jgt": that does not hold
+
+
+def after(s: Scalar, *steps: Step) -> Scalar:
+    """What is known of a number after operations with constants, and comparisons with constants."""
+    for name, bits, operand in steps:
+        other = scalar.const(operand if bits == 64 else operand & U32)
+        if name == "mov":
+            s = scalar.truncate(s, bits)
+        elif name == "movsx":
+            s = scalar.extend_sign(s, bits)
+        elif name == "swap":
+            s = scalar.swap_bytes(s, bits)
+        elif name.lstrip("!") in JUMPS:
+            found = scalar.assume(JUMPS[name.lstrip("!")], bits, s, other, not name.startswith("!"))
+            assert found is not None, (name, s)
+            s = found[0]
+        else:
+            s = scalar.arithmetic(OPERATIONS[name][0], bits, s, other, OPERATIONS[name][1])
+    return s
+
+
+WORD, BYTE = scalar.truncate(UNKNOWN, 32), scalar.truncate(UNKNOWN, 8)
+NEEDED = {
+    "w1 > 15 of an unknown, then w1 = w1": (UNKNOWN, [("!jgt", 32, 15), ("mov", 32, 0)], 0, 15),
+    "w1 > 15 of an unknown, then w1 &= 15": (UNKNOWN, [("!jgt", 32, 9), ("and", 32, 31)], 0, 9),
+    "w1 > 15, then shifted up and down": (UNKNOWN, [("!jgt", 32, 15), ("lsh", 64, 32), ("rsh", 64, 32)], 0, 15),
+    "w1 > 15, then shifted up and down, signed": (UNKNOWN, [("!jgt", 32, 15), ("lsh", 64, 32), ("arsh", 64, 32)], 0, 15),
+    "w1 > 15, then shifted up and down less": (UNKNOWN, [("!jgt", 32, 15), ("lsh", 64, 32), ("rsh", 64, 30)], 0, 60),
+    "signed w1 within -5..5, extended": (UNKNOWN, [("jsge", 32, -5), ("jsle", 32, 5), ("movsx", 32, 0)], -5, 5),
+    "signed w1 within -5..5, shifted": (WORD, [("jsge", 32, -5), ("jsle", 32, 5), ("lsh", 64, 32), ("arsh", 64, 32)], -5, 5),
+    "signed w1 >= 0 and <= 63": (WORD, [("!jslt", 32, 0), ("!jsgt", 32, 63)], 0, 63),
+    "signed w1 <= 63 and then >= 0": (WORD, [("!jsgt", 32, 63), ("!jslt", 32, 0)], 0, 63),
+    "signed w1 > -8, then added 7": (UNKNOWN, [("jsge", 32, -7), ("jsle", 32, 8), ("add", 32, 7)], 0, 15),
+    "w1 += -1 of 1..16": (WORD, [("jge", 64, 1), ("jle", 64, 16), ("add", 32, -1)], 0, 15),
+    "w1 += -1 of an unknown's half 1..16": (UNKNOWN, [("jge", 32, 1), ("jle", 32, 16), ("add", 32, -1)], 0, 15),
+    "r1 += -1, then w1 as an index": (UNKNOWN, [("jge", 32, 1), ("jle", 32, 16), ("add", 64, -1), ("mov", 32, 0)], 0, 15),
+    "w1 + -5 < 10": (WORD, [("add", 32, -5), ("jlt", 32, 10), ("add", 32, 5)], 5, 14),
+    "w1 == 7": (UNKNOWN, [("jeq", 32, 7), ("mov", 32, 0)], 7, 7),
+    "w1 != 0 of 0..7": (UNKNOWN, [("jle", 32, 7), ("jne", 32, 0), ("mov", 32, 0)], 1, 7),
+    "no bit of w1 above 15": (UNKNOWN, [("!jset", 32, ~15), ("mov", 32, 0)], 0, 15),
+    "some bit of 4, 8 in 0..15": (BYTE, [("and", 64, 15), ("jset", 64, 12)], 4, 15),
+    "one bit in 0..15": (BYTE, [("and", 64, 15), ("jset", 64, 8)], 8, 15),
+    "ihl": (BYTE, [("and", 64, 15), ("lsh", 64, 2)], 0, 60),
+    "ihl in 32 bits, less 20": (BYTE, [("and", 32, 15), ("lsh", 32, 2), ("jge", 32, 20), ("add", 32, -20)], 0, 40),
+    "times 4": (BYTE, [("mul", 64, 4)], 0, 1020),
+    "negative times 4": (UNKNOWN, [("jsge", 64, -5), ("jsle", 64, 5), ("mul", 64, 4)], -20, 20),
+    "modulo 10": (UNKNOWN, [("mod", 64, 10)], 0, 9),
+    "divided by 10": (BYTE, [("div", 64, 10)], 0, 25),
+    "signed modulo 10": (UNKNOWN, [("smod", 64, 10)], -9, 9),
+    "signed division": (UNKNOWN, [("jsge", 64, -50), ("jsle", 64, 99), ("sdiv", 64, 10)], -5, 9),
+    "signed modulo in 32 bits of a byte": (BYTE, [("smod", 32, 10)], 0, 9),
+    "complement": (BYTE, [("xor", 64, -1), ("xor", 64, -1)], 0, 255),
+    "negative number and 7": (UNKNOWN, [("jsge", 64, -4), ("jsle", 64, 9), ("and", 64, 7)], 0, 7),
+    "small signed number or 1": (UNKNOWN, [("jsge", 64, -4), ("jsle", 64, 9), ("or", 64, 1)], -3, 15),
+    "sign bit": (UNKNOWN, [("rsh", 64, 63)], 0, 1),
+    "sign as a mask": (UNKNOWN, [("arsh", 64, 63)], -1, 0),
+    "sign of a word as a mask, and 12": (WORD, [("arsh", 32, 31), ("and", 32, 12)], 0, 12),
+    "port in host order": (WORD, [("mov", 16, 0), ("swap", 16, 0)], 0, 65535),
+    "swapped small number": (BYTE, [("jle", 64, 100), ("swap", 16, 0)], 0, 100 << 8),
+    "sign-extended byte": (BYTE, [("movsx", 8, 0), ("add", 64, 128)], 0, 255),
+    "subtracted past zero and back": (BYTE, [("sub", 64, 300), ("add", 64, 300)], 0, 255),
+    "32 bits, subtracted past zero and back": (BYTE, [("sub", 32, 300), ("add", 32, 300)], 0, 255),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("start", "steps", "low", "high"), NEEDED.values(), ids=NEEDED)
+def test_what_real_programs_need_is_known(start: Scalar, steps: list[Step], low: int, high: int) -> None:
+    found = after(start, *steps)
+    assert (found.smin, found.smax) == (low, high), found
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_a_value_compared_with_itself_is_equal(bits: int) -> None:
+    a = UNKNOWN._replace(ident=3)
+    for name, op in JUMPS.items():
+        for holds in (True, False):
+            possible = name == "jset" or holds == (name in ("jeq", "jge", "jle", "jsge", "jsle"))
+            assert (scalar.assume(op, bits, a, a, holds) is not None) == possible, (name, holds)
+    assert scalar.arithmetic(bpf.SUB, bits, a, a).const == 0
+
+
+def test_shifts_by_variable_amounts_are_bounded() -> None:
+    bit = scalar.arithmetic(bpf.LSH, 64, scalar.const(1), scalar.unsigned(0, 12))
+    assert (bit.umin, bit.umax) == (1, 4096)
+    assert scalar.arithmetic(bpf.RSH, 64, WORD, scalar.unsigned(24, 40)).umax == 255
+    assert scalar.arithmetic(bpf.RSH, 32, UNKNOWN, scalar.unsigned(28, 31)).umax == 15
+    assert scalar.arithmetic(bpf.ARSH, 64, scalar.extend_sign(UNKNOWN, 16), scalar.unsigned(8, 60)).smin == -128
+
+
 # ---- descriptions ----------------------------------------------------------------------------------------------------
 
 

@@ -196,8 +196,10 @@ class Domain:
     def _between(self, value: int, mask: int, low: int, high: int, least: int, most: int) -> Scalar:
         """Results that lie within low..high and also within least..most, both before wrapping."""
         top = self.top
-        if low >= 0 and high <= top and self.smin <= least and most <= self.smax:
-            return self.made(value, mask, low, high, least, most)
+        if self.smin <= least and most <= self.smax:
+            if low >> self.bits == high >> self.bits:
+                return self.made(value, mask, low & top, high & top, least, most)
+            return self.made(value, mask, 0, top, least, most)
         umin, umax, smin, smax = self.wrapped(low, high)
         low, high, least, most = self.wrapped(least, most)
         return self.made(value, mask, max(umin, low), min(umax, high), max(smin, least), min(smax, most))

@@ -141,7 +141,7 @@ class Numbers:
         if smin >= 0:
             return self._hardened(new(value, mask, umin, umax, smin, smax), (a,), hard)
         if smax < 0:
-            return self._hardened(new(value | above, mask, smin & top, smax & top, smin, smax), (a,), hard)
+            return self._hardened(new(value | above, mask & ~above, smin & top, smax & top, smin, smax), (a,), hard)
         return self.whole.made(value & ~above, mask | above, umin, umax | above, smin, smax)
 
     def swap_bytes(self, a: Scalar, bits: int) -> Scalar:
@@ -300,6 +300,7 @@ def _most(op: int, bits: int, a: Scalar, b: Scalar, offset: int) -> int:
     top = (1 << bits) - 1
     x, y = min(a.hard, top), min(b.hard, top)
     by = b.value & top if is_fixed(b) else None
+    amount = by & (1 << (bits - 1).bit_length()) - 1 if by is not None else 0
     most = top
     if op == bpf.AND:
         most = min(x, y)
@@ -308,9 +309,9 @@ def _most(op: int, bits: int, a: Scalar, b: Scalar, offset: int) -> int:
     elif op == bpf.OR or op == bpf.XOR:
         most = (1 << max(x.bit_length(), y.bit_length())) - 1
     elif op == bpf.RSH:
-        most = x >> (by & bits - 1) if by is not None else x
+        most = x >> amount
     elif op == bpf.LSH:
-        most = x << (by & bits - 1) if by is not None else top
+        most = x << amount if by is not None else top
     elif op == bpf.MUL:
         most = x * y
     elif op == bpf.DIV and not offset:
