@@ -6,6 +6,7 @@ import contextlib
 import struct
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from chamelio.bpf.btf import Array, Btf, DataSec, Enum, FuncProto, Ptr, Struct, Type, Var
 from chamelio.bpf.elf import SHF_WRITE, STT_NOTYPE, STT_OBJECT, Elf, Section, Symbol
@@ -203,7 +204,7 @@ def _legacy(elf: Elf, section: Section) -> dict[int, MapDef | Fault]:
     starts = sorted(symbols)
     found: dict[int, MapDef | Fault] = {}
     words: dict[int, list[int]] = {}
-    for start, end in zip(starts, [*starts[1:], section.size], strict=True):
+    for start, end in pairwise([*starts, section.size]):
         name, record = symbols[start].name, section.data[start:end]
         if len(record) < 16:
             found[start] = Fault(REFERENCE, f"map {name}", f"its definition has {len(record)} bytes; at least 16 are expected")
