@@ -192,6 +192,11 @@ class Calls:
         low, high = self._length(state, helper, reg, arg, m)
         if arg.nullable and isinstance(value, Scalar) and value.const == 0:
             effect.exact |= 1 << reg
+            if high and not arg.size and arg.kind in ("read", "write", "read_write"):
+                raise Refused(
+                    "V120", f"{helper.name}: argument {reg} ({arg.name}) is NULL, but has {span(low, high)} bytes",
+                    "with a length of 0 only it can be left out",
+                )  # fmt: skip
             return
         if not isinstance(value, Pointer) or value.region not in ("stack", *PACKETS, "entry", "map_value", "data", "allocated"):
             raise _wrong(helper, reg, arg, value, f"the address of {count_bytes(high)}")

@@ -587,3 +587,16 @@ shrink:
 use:
     ldxb r0, [r7+0]             # V110: r7
     exit
+
+-- no_memory_but_a_length (xdp)
+    stdw [r10-64], 0
+    stdw [r10-56], 0
+    mov r1, 0
+    mov r2, 4
+    mov r3, r10
+    add r3, -64
+    mov r4, 16
+    mov r5, 0
+    call 28                     # V120: argument 1 (from) is NULL, but has 4 bytes
+    mov r0, 0
+    exit
