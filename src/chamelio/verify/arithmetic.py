@@ -5,7 +5,7 @@ from __future__ import annotations
 from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
 from chamelio.verify import scalar as s
-from chamelio.verify.demand import Demand
+from chamelio.verify.demand import Demand, Shown
 from chamelio.verify.memory import PACKETS
 from chamelio.verify.scalar import UNKNOWN, Scalar, const
 from chamelio.verify.subject import Refused, Subject, bit
@@ -192,7 +192,7 @@ class Arithmetic:
 
     # ---- comparisons -----------------------------------------------------------------------------------------------------
 
-    def outcomes(self, state: State, pc: int, insn: Insn) -> list[tuple[bool, State, tuple[Place, ...], tuple[int, int] | None]]:
+    def outcomes(self, state: State, pc: int, insn: Insn) -> list[tuple[bool, State, tuple[Place, ...], Shown | None]]:
         """Ways that a conditional jump can go: whether it is taken, the state then, which places became narrower (as
         `Demand.branch` has them), and which packet bytes were proven."""
         bits = 64 if insn.cls == bpf.JMP else 32
@@ -209,7 +209,7 @@ class Arithmetic:
 
     def _assume(
         self, state: State, insn: Insn, op: int, bits: int, a: Value, b: Value, holds: bool
-    ) -> tuple[tuple[Place, ...], tuple[int, int] | None] | None:
+    ) -> tuple[tuple[Place, ...], Shown | None] | None:
         """Narrow a state by a comparison's outcome. None: that cannot happen."""
         if isinstance(a, Scalar) and isinstance(b, Scalar):
             if insn.op & bpf.X and (insn.dst == insn.src or (a.ident and a.ident == b.ident)):
@@ -259,7 +259,7 @@ class Arithmetic:
             state.replace_all(lambda v: v._replace(null=0) if isinstance(v, Pointer) and v.null == name else v)
         return (), None
 
-    def _narrow(self, state: State, reg: int, old: Scalar, new: Scalar, places: list[Place]) -> tuple[int, int] | None:
+    def _narrow(self, state: State, reg: int, old: Scalar, new: Scalar, places: list[Place]) -> Shown | None:
         """A register's number is known better; so are its copies and what is a constant more or less than it."""
         state.regs[reg] = new
         places.append((-1, bit(reg), 0))
@@ -301,12 +301,12 @@ class Arithmetic:
             known = by_ident.get(ident)
             if known is not None and known.smin > 0:
                 state.prove(var, off + known.smin)
-                proven = var, off + known.smin
+                proven = Shown(var, off + known.smin)
         return proven
 
     def _assume_addresses(
         self, state: State, op: int, a: Pointer, b: Pointer, holds: bool
-    ) -> tuple[tuple[Place, ...], tuple[int, int] | None] | None:
+    ) -> tuple[tuple[Place, ...], Shown | None] | None:
         swap = (a.region.endswith("_end") and not b.region.endswith("_end")) or (a.region == "packet" and b.region == "packet_meta")
         if swap and op in _SWAPPED:
             a, b, op = b, a, _SWAPPED[op]
@@ -324,7 +324,7 @@ class Arithmetic:
             if end <= state.proven_bytes(a.var):
                 return (), None
             state.prove(a.var, end)
-            return (), (a.var, end)
+            return (), Shown(a.var, end)
         if op not in (bpf.JEQ, bpf.JNE) and op not in _SWAPPED:
             raise Refused("V114", f"{describe(a)} is compared with {describe(b)}", "addresses have an order, no sign and no bits")
         if a.region in MOVABLE and a.same_object(b) and not a.null and not b.null:
@@ -333,7 +333,21 @@ class Arithmetic:
             if a.var == b.var and (a.var or (a.vmin == a.vmax and b.vmin == b.vmax)) and (op in (bpf.JEQ, bpf.JNE) or not wraps):
                 x, y = x + 2 * MAX_OFFSET, y + 2 * MAX_OFFSET  # as far apart, and as addresses in that none is below another's zero
                 return None if s.assume(op, 64, const(x), const(y), holds) is None else ((), None)
-            return (), None
+            return (), self._within(state, op, a, b, holds) if a.region in PACKETS and not wraps else None
         if op in (bpf.JEQ, bpf.JNE) and a.region == b.region:
             return (), None
         raise Refused("V114", f"{describe(a)} is compared with {describe(b)}", "they are not within one object")
+
+    @staticmethod
+    def _within(state: State, op: int, a: Pointer, b: Pointer, holds: bool) -> Shown | None:
+        """An address that is not beyond another one, up to which the packet is proven, lies within the packet, too."""
+        if op in (bpf.JEQ, bpf.JNE):
+            return None
+        a_first = holds == (op in (bpf.JLT, bpf.JLE))
+        first, last = (a, b) if a_first else (b, a)
+        strict = holds == (op in (bpf.JLT, bpf.JGT))
+        end = first.off + (1 if strict else 0)
+        if last.off > state.proven_bytes(last.var) or end <= state.proven_bytes(first.var):
+            return None
+        state.prove(first.var, end)
+        return Shown(first.var, end, (last.var, last.off))

@@ -7,7 +7,7 @@ what is needed of them go the same ways, so that one that was explored stands fo
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
@@ -16,6 +16,16 @@ ALL_REGS = 0x3FF
 SAVED = 0x3C0  # r6..r9
 CLOBBERED = 0x3F  # r0..r5
 WHOLE_STACK = (1 << 512) - 1
+
+
+class Shown(NamedTuple):
+    """Packet bytes that a comparison proves: up to `end`, counted from the base that `var` names; `by`: the bytes (var, end) of
+    another base that must be proven already for that."""
+
+    var: int
+    end: int
+    by: tuple[int, int] | None = None
+
 
 Effect = int | tuple[Any, ...]  # the slot of an instruction that computes with numbers, or what else to do to a demand
 
@@ -199,18 +209,18 @@ class Demand:
         """The program ends with r0."""
         self.read |= 1
 
-    def branch(
-        self, operands: int, decided: bool, linked: tuple[tuple[int, int, int], ...], proven: tuple[int, int] | None
-    ) -> None:
+    def branch(self, operands: int, decided: bool, linked: tuple[tuple[int, int, int], ...], proven: Shown | None) -> None:
         """A comparison of the operands. `decided`: it could end in one way only.
 
         `linked`: places that became narrower by it, as (frame or -1 for registers, bits of registers or of saved ones if the
         frame's sign is turned, bits of stack bytes). `proven`: packet bytes. If one of these is relied on, so are all of the
         places before.
         """
-        shows = proven is not None and self.need.get(proven[0], proven[1] + 1) <= proven[1]
+        shows = proven is not None and self.need.get(proven.var, proven.end + 1) <= proven.end
         if proven is not None and shows:
-            del self.need[proven[0]]
+            del self.need[proven.var]
+            if proven.by is not None:
+                self._needs(*proven.by)
         if decided:
             self.exact |= operands
         elif shows or any(self.relies(place) for place in linked):

@@ -600,3 +600,49 @@ use:
     call 28                     # V120: argument 1 (from) is NULL, but has 4 bytes
     mov r0, 0
     exit
+
+-- an_address_not_below_a_proven_one
+    mov r9, r1
+    ldxdw r2, [r9+0]
+    ldxdw r3, [r9+8]
+    ldxw r4, [r9+44]
+    and r4, 60
+    ldxw r5, [r9+44]
+    and r5, 31
+    mov r0, 0
+    mov r6, r2
+    add r6, r4
+    mov r7, r6
+    add r7, 4
+    jgt r7, r3, exit
+    mov r8, r2
+    add r8, r5
+    mov r1, r8
+    add r1, 1
+    jlt r1, r7, exit
+    ldxb r0, [r8+0]             # V102: never compared
+exit:
+    exit
+
+-- an_address_below_one_that_is_not_proven
+    mov r9, r1
+    ldxdw r2, [r9+0]
+    ldxdw r3, [r9+8]
+    ldxw r4, [r9+44]
+    and r4, 60
+    ldxw r5, [r9+44]
+    and r5, 31
+    mov r0, 0
+    mov r6, r2
+    add r6, r4
+    mov r7, r6
+    add r7, 4
+    jgt r6, r3, exit
+    mov r8, r2
+    add r8, r5
+    mov r1, r8
+    add r1, 1
+    jgt r1, r7, exit
+    ldxb r0, [r8+0]             # V102: never compared
+exit:
+    exit
