@@ -41,7 +41,7 @@ class Arithmetic:
             value = subject.number(state, insn.dst, "a byte swap")
             little = insn.cls == bpf.ALU and not insn.op & bpf.X
             result = s.truncate(value, insn.imm) if little else s.swap_bytes(value, insn.imm)
-            if value.umax >> insn.imm or not little:
+            if value.umax >> insn.imm or not little or result.hard != value.hard:
                 result = result._replace(ident=0)
         elif op == bpf.NEG:
             result = s.arithmetic(bpf.SUB, bits, const(0), subject.number(state, insn.dst, "negation"))

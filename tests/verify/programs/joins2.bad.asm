@@ -104,3 +104,23 @@ join:
     ldxb r0, [r2+19]            # V102: not within
 out:
     exit
+
+-- another_callback (xdp)
+    ldxw r6, [r1+12]
+    jeq r6, 0, other
+    lddw r2, code 11
+    ja join
+other:
+    lddw r2, code 10
+join:
+    mov r6, 0
+    mov r1, 4
+    mov r3, 0
+    mov r4, 0
+    call 181
+    mov r0, 0
+    exit
+    mov r0, 0                   # the first callback
+    exit
+    ldxw r0, [r10-4]            # V111: were written
+    exit
