@@ -13,6 +13,7 @@ from chamelio.verify.values import Pointer, State, Value
 from chamelio.verify.words import describe, span
 
 MAX_OFFSET = 1 << 29  # of pointers; far from wrapping, and from what a region can hold
+MAX_SHIFTS = 8  # numbers known to be others, shifted
 MAX_ROOMS = 8  # distances to the packet's end that a state remembers
 DISTANT = (*PACKETS, "packet_end", "stale")  # differences of these say how long a packet is, or was
 MOVABLE = ("stack", *PACKETS, "map_value", "entry", "data", "allocated")
@@ -69,6 +70,12 @@ class Arithmetic:
             if insn.dst == insn.src and op in (bpf.SUB, bpf.XOR):
                 return const(0)
         result = s.arithmetic(op, bits, target, operand, insn.off)
+        if op == bpf.RSH and target.ident and result.mask and operand.const is not None and (bits == 64 or target.umax <= s.U32):
+            by = operand.const & (bits - 1)
+            if by and len(state.shifts) < MAX_SHIFTS:
+                result = result._replace(ident=state.number())
+                state.shifts[result.ident] = target.ident, by
+            return result
         if target.ident and result.mask and op in (bpf.ADD, bpf.SUB) and operand.mask == 0:
             by = operand.smin if bits == 64 else s.extend_sign(operand, 32).smin
             by = by if op == bpf.ADD else -by
@@ -201,7 +208,9 @@ class Arithmetic:
         b = self.subject.get(state, insn.src) if insn.op & bpf.X else const(insn.imm if bits == 64 else insn.imm & s.U32)
         out = []
         for holds in (True, False):
-            new = state.copy()
+            if isinstance(a, Scalar) and isinstance(b, Scalar) and s.assume(op, bits, a, b, holds) is None:
+                continue
+            new = state.copy() if holds else state
             found = self._assume(new, insn, op, bits, a, b, holds)
             if found is not None:
                 out.append((holds, new, *found))
@@ -296,6 +305,10 @@ class Arithmetic:
                 if better is not None:
                     frame.spills[at] = size, better
                     places.append((n, 0, ((1 << size) - 1) << at))
+        for ident, (source, n) in state.shifts.items():
+            shifted = by_ident.get(ident)
+            if shifted is not None and by_ident.get(source) is None:
+                self._narrow_source(state, source, shifted, n, places)
         proven = None
         for ident, (var, off) in state.rooms.items():
             known = by_ident.get(ident)
@@ -303,6 +316,31 @@ class Arithmetic:
                 state.prove(var, off + known.smin)
                 proven = Shown(var, off + known.smin)
         return proven
+
+    @staticmethod
+    def _narrow_source(state: State, source: int, shifted: Scalar, n: int, places: list[Place]) -> None:
+        """Of a number without its low bits more is known; so is of the number."""
+        low, high = shifted.umin << n, (shifted.umax << n) + (1 << n) - 1
+        if high > s.U64:
+            return
+
+        def narrower(v: Value | None) -> Value | None:
+            if not isinstance(v, Scalar) or v.ident != source:
+                return None
+            found = s.settle(v.value, v.mask, max(v.umin, low), min(v.umax, high), v.smin, v.smax, v.ident, v.hard)
+            return found
+
+        for i, v in enumerate(state.regs):
+            better = narrower(v)
+            if better is not None:
+                state.regs[i] = better
+                places.append((-1, bit(i), 0))
+        for n_frame, frame in enumerate(state.frames):
+            for at, (size, v) in list(frame.spills.items()):
+                better = narrower(v)
+                if better is not None:
+                    frame.spills[at] = size, better
+                    places.append((n_frame, 0, ((1 << size) - 1) << at))
 
     def _assume_addresses(
         self, state: State, op: int, a: Pointer, b: Pointer, holds: bool

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import accumulate
 
 from chamelio.bpf.object import Program
 from chamelio.verify.explore import Stretch
@@ -42,10 +44,12 @@ def _loops(program: Program, spent: Counter[int], turns: Counter[tuple[int, int]
     by_head: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for (head, jump), count in turns.items():
         by_head[head].append((jump, count))
+    slots = sorted(spent)
+    before = [0, *accumulate(spent[pc] for pc in slots)]  # cycles spent before each of them
     for head, jumps in by_head.items():
         last = max(jump for jump, _ in jumps)
         line = program.line_at(head)
-        cycles = sum(cost for pc, cost in spent.items() if head <= pc <= last)
+        cycles = before[bisect_right(slots, last)] - before[bisect_left(slots, head)]
         yield Share(line.file if line else "", line.line if line else 0, head, cycles, 1 + sum(count for _, count in jumps))
 
 

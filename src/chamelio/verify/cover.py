@@ -133,6 +133,12 @@ class Cover:
                 return False
             if room[0] and not self._same_name("var", room[0], other[0]):
                 return False
+        if a.ident in self.old.shifts:
+            if b.ident not in self.new.shifts:
+                return False
+            (source, n), (new_source, new_n) = self.old.shifts[a.ident], self.new.shifts[b.ident]
+            if n != new_n or not self._same_name("scalar", source, new_source):
+                return False
         if a.ident in self.old.links:
             if b.ident not in self.new.links:
                 return False

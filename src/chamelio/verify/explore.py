@@ -9,6 +9,7 @@ that change from turn to turn are widened, so that one turn stands for all.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -164,6 +165,15 @@ class Explorer:
 
     def run(self) -> None:
         """Explore everything; then `cold`, `warm` are the worst case, unless there are `findings`."""
+        collecting = gc.isenabled()
+        gc.disable()  # states make no cycles, and are many
+        try:
+            self._explore()
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _explore(self) -> None:
         start = State([None] * 10, [Frame()])
         start.regs[1] = Pointer("ctx")
         root = _Node([(0, start, None, None)], Stretch([]))
@@ -476,11 +486,11 @@ class Explorer:
 
     def _branch(self, pc: int, insn: Insn, state: State, after: int) -> list[Way]:
         target = jump_target(pc, insn)
-        ways = self.machine.arithmetic.outcomes(state, pc, insn)
         a = self.subject.get(state, insn.dst)
+        null = insn.op & bpf.X and isinstance(a, Pointer) != isinstance(self.subject.get(state, insn.src), Pointer)
+        ways = self.machine.arithmetic.outcomes(state, pc, insn)
         operands = bit(insn.dst) | (bit(insn.src) if insn.op & bpf.X else 0)
         out: list[Way] = []
-        null = insn.op & bpf.X and isinstance(a, Pointer) != isinstance(self.subject.get(state, insn.src), Pointer)
         if len(ways) < 2 or null:  # what is known of the operands has decided it; NULL in a register must be that
             self.subject.effects.append((Demand.branch, operands, True, (), None))
         for taken, new, places, proven in ways:
@@ -526,7 +536,10 @@ def _loosened(state: State) -> State:
     out = state.copy()
     out.replace_all(note)
     rooms = out.rooms = {ident: room for ident, room in out.rooms.items() if count.get(out.root(ident)[0])}
+    shifted = {ident for ident, (source, _) in out.shifts.items() if ident in count and out.root(source)[0] in count}
     tied = {root for root, n in count.items() if n > 1} | {out.root(ident)[0] for ident in rooms}
+    tied |= shifted | {out.root(out.shifts[ident][0])[0] for ident in shifted}
     out.replace_all(lambda v: v._replace(ident=0) if isinstance(v, Scalar) and v.ident and out.root(v.ident)[0] not in tied else v)
     out.links = {ident: link for ident, link in out.links.items() if link[0] in tied}
+    out.shifts = {ident: shift for ident, shift in out.shifts.items() if ident in shifted}
     return out

@@ -18,6 +18,7 @@ from chamelio.verify.values import META, NOTHING, STACK_BYTES, Pointer, State, V
 from chamelio.verify.words import count_bytes, describe, place, span
 
 PACKETS = ("packet", "packet_meta")
+MAX_TABLE = 4096  # elements of a constant table that are looked at
 BEFORE = 1 << 12  # whole lines: bytes before what a variable packet address counts from, so that none is negative
 
 
@@ -224,8 +225,11 @@ class Memory:
     def load(self, state: State, pc: int, insn: Insn) -> None:
         """LDX in modes MEM and MEMSX."""
         p = self.access(state, pc, insn.src, insn.off, insn.size, False)
+        signed = insn.op & 0xE0 == bpf.MEMSX
         value = self._loaded(state, p, insn.size)
-        if insn.op & 0xE0 == bpf.MEMSX and isinstance(value, Scalar):
+        if p.region == "data" and p.vmin != p.vmax:
+            value = self._table(p, insn.size, signed) or value
+        elif signed and isinstance(value, Scalar):
             value = s.extend_sign(value, 8 * insn.size)._replace(ident=0)
         state.regs[insn.dst] = value
         dst, base = bit(insn.dst), bit(insn.src)
@@ -265,6 +269,23 @@ class Memory:
             if m.read_only and m.data is not None:
                 return const(int.from_bytes(m.data[p.off + p.vmin : p.off + p.vmin + size], "little"))
         return s.truncate(UNKNOWN, 8 * size)
+
+    def _table(self, p: Pointer, size: int, signed: bool) -> Scalar | None:
+        """The least and greatest of the constants that a load at a variable offset can give; None: it is no table of them."""
+        assert p.map is not None
+        m = self.maps[p.map]
+        step = min(p.step, 1 << 16)
+        if not m.read_only or m.data is None or (p.vmax - p.vmin) // step >= MAX_TABLE:
+            return s.extend_sign(s.truncate(UNKNOWN, 8 * size), 8 * size) if signed else None
+        first = p.off + p.vmin + -p.vmin % step
+        places = range(first, p.off + p.vmax + 1, step)
+        found = [int.from_bytes(m.data[at : at + size], "little", signed=signed) for at in places]
+        if not found:
+            return None
+        bounds = s.settle(0, s.U64, 0, s.U64, min(found), max(found))
+        if size == 8 and not signed:
+            bounds = s.unsigned(min(found), max(found))
+        return None if bounds is None else bounds._replace(hard=s.U64 if signed else (1 << 8 * size) - 1)
 
     def store(self, state: State, pc: int, insn: Insn) -> None:
         """ST and STX."""

@@ -72,7 +72,7 @@ class Frame:
 
     def copy(self) -> Frame:
         """An independent copy."""
-        return Frame(self.back, self.saved, self.init, dict(self.spills), self.times, self.start)
+        return Frame(self.back, self.saved, self.init, self.spills.copy(), self.times, self.start)
 
     @property
     def is_callback(self) -> bool:
@@ -154,7 +154,8 @@ class State:
 
     `rooms[ident] = (var, off)`: a number that is the distance from `off` bytes behind the packet base that `var` names to
     the packet's end; what is shown of it is shown of the packet. `links[ident] = (root, delta)`: a number that is `delta` more
-    than the number `root`, modulo 2^64. `refs`: what was acquired and not given back yet. `touched[object]`: cache lines of it
+    than the number `root`, modulo 2^64. `shifts[ident] = (source, n)`: a number
+    that is the number `source` without its low n bits. `refs`: what was acquired and not given back yet. `touched[object]`: cache lines of it
     that were accessed on this path (bits; see `Memory`).
     """
 
@@ -163,6 +164,7 @@ class State:
     proven: dict[int, int] = field(default_factory=dict)  # see proven_bytes
     rooms: dict[int, tuple[int, int]] = field(default_factory=dict)
     links: dict[int, tuple[int, int]] = field(default_factory=dict)
+    shifts: dict[int, tuple[int, int]] = field(default_factory=dict)
     refs: tuple[int, ...] = ()
     touched: dict[int, int] = field(default_factory=dict)
     serial: int = 1
@@ -171,8 +173,8 @@ class State:
     def copy(self) -> State:
         """An independent copy."""
         return State(
-            list(self.regs), [f.copy() for f in self.frames], dict(self.proven), dict(self.rooms), dict(self.links), self.refs,
-            dict(self.touched), self.serial, self.ended,
+            self.regs.copy(), [f.copy() for f in self.frames], self.proven.copy(), self.rooms.copy(), self.links.copy(), self.shifts.copy(),
+            self.refs, self.touched.copy(), self.serial, self.ended,
         )  # fmt: skip
 
     @property

@@ -1028,3 +1028,27 @@ none:
     exit
 exit:
     exit
+
+-- a_sum_folded_until_it_fits
+    ldxw r2, [r1+44]
+again:
+    mov32 r1, r2
+    rsh32 r1, 16
+    jeq32 r1, 0, out
+    and32 r2, 0xffff
+    add32 r2, r1
+    ja again
+out:
+    mov r0, r2
+    exit
+
+-- a_table_of_places
+    ldxw r2, [r1+44]
+    and r2, 7
+    lddw r3, map_value 9+0
+    add r3, r2
+    ldxb r4, [r3+1]
+    lddw r5, map_value 8+0
+    add r5, r4
+    ldxdw r0, [r5+0]
+    exit

@@ -646,3 +646,26 @@ exit:
     ldxb r0, [r8+0]             # V102: never compared
 exit:
     exit
+
+-- a_table_with_a_place_too_many
+    ldxw r2, [r1+44]
+    and r2, 7
+    lddw r3, map_value 9+0
+    add r3, r2
+    ldxb r4, [r3+2]
+    lddw r5, map_value 8+0
+    add r5, r4
+    ldxdw r0, [r5+0]            # V106: at offset 2..9
+    exit
+
+-- a_shifted_number_says_nothing_of_the_low_bits
+    ldxw r2, [r1+44]
+    mov32 r1, r2
+    rsh32 r1, 4
+    mov r0, 0
+    jne32 r1, 0, out
+    lddw r5, map_value 8+0
+    add r5, r2
+    ldxh r0, [r5+0]             # V106: at offset 0..15
+out:
+    exit
