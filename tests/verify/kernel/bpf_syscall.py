@@ -34,10 +34,7 @@ TYPE_OF_CONTEXT = {
     "xdp_md": "xdp", "__sk_buff": "sched_cls", "socket_filter": "socket_filter", "cgroup_skb": "cgroup_skb",
     "lwt_xmit": "lwt_xmit", "sk_skb": "sk_skb",
 }  # fmt: skip
-F_ANY_ALIGNMENT = 1 << 1
-F_TEST_STATE_FREQ = 1 << 3
 F_RDONLY_PROG = 1 << 7
-F_MMAPABLE = 1 << 10
 INNER_KINDS = (12, 13)  # maps of maps
 STORAGE_KINDS = (24, 28, 29, 32)  # of sockets and the like; the kernel wants the types of their keys and values
 SINGLE_CPU_SLOTS = (5, 6, 10, 21)  # per-CPU kinds: lookups from here return one value for each possible CPU

@@ -96,7 +96,11 @@ class World:
         kind = int.from_bytes(self.ethernet[12:14], "big")
         if kind < 0x600:  # a length: Novell's frames or those of 802.2
             kind = 1 if self.frame[self.start + (0 if self.context == "socket_filter" else ETHERNET) :][:2] == b"\xff\xff" else 4
-        struct.pack_into("<I", self.ctx, 0, self.end - self.start)
+        to = self.ethernet[:6]
+        addressed = (
+            0 if to == bytes(6) else 1 if to == b"\xff" * 6 else 2 if to[:1] and to[0] & 1 else 3
+        )  # us, all, a group, others
+        struct.pack_into("<II", self.ctx, 0, self.end - self.start, addressed)
         struct.pack_into(">H", self.ctx, 16, kind)
         struct.pack_into("<I", self.ctx, 40, 1)
         struct.pack_into("<II", self.ctx, 76, start, end)
