@@ -14,7 +14,6 @@ from chamelio.verify.scalar import U32, const
 from chamelio.verify.subject import Refused, Subject, bit
 from chamelio.verify.values import Pointer, State
 
-
 Action = Callable[[State, int, Insn], None]
 
 

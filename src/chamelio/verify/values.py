@@ -154,9 +154,9 @@ class State:
 
     `rooms[ident] = (var, off)`: a number that is the distance from `off` bytes behind the packet base that `var` names to
     the packet's end; what is shown of it is shown of the packet. `links[ident] = (root, delta)`: a number that is `delta` more
-    than the number `root`, modulo 2^64. `shifts[ident] = (source, n)`: a number
-    that is the number `source` without its low n bits. `refs`: what was acquired and not given back yet. `touched[object]`: cache lines of it
-    that were accessed on this path (bits; see `Memory`).
+    than the number `root`, modulo 2^64. `shifts[ident] = (source, n)`: a number that is the number `source` without its low n
+    bits. `refs`: what was acquired and not given back yet. `touched[object]`: cache lines of it that were accessed on this
+    path (bits; see `Memory`).
     """
 
     regs: list[Value | None]
@@ -173,8 +173,8 @@ class State:
     def copy(self) -> State:
         """An independent copy."""
         return State(
-            self.regs.copy(), [f.copy() for f in self.frames], self.proven.copy(), self.rooms.copy(), self.links.copy(), self.shifts.copy(),
-            self.refs, self.touched.copy(), self.serial, self.ended,
+            self.regs.copy(), [f.copy() for f in self.frames], self.proven.copy(), self.rooms.copy(), self.links.copy(),
+            self.shifts.copy(), self.refs, self.touched.copy(), self.serial, self.ended,
         )  # fmt: skip
 
     @property
