@@ -4,7 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test long lint bench clean
+FUZZ_SECONDS ?= 3600
+
+.PHONY: demo test long fuzz lint bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/chamelio demo
@@ -14,6 +16,9 @@ test: $(VENV)/ready-dev
 
 long: $(VENV)/ready-dev
 	$(BIN)/python -m pytest -m long --timeout=3600
+
+fuzz: $(VENV)/ready-fuzz
+	cd tests && ../$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check src tests
@@ -33,6 +38,10 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/ready-dev: pyproject.toml $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+$(VENV)/ready-fuzz: pyproject.toml $(VENV)/ready-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	touch $@
 
 clean:
