@@ -15,6 +15,7 @@ from chamelio.verify.catalogue import CHAMELIO, PACKET_MAX
 from chamelio.verify.codes import CODES
 from chamelio.verify.cost import MISS
 from chamelio.verify.flow import Shape
+from chamelio.verify.verifier import verify_every
 from chamelio.verify.render import extent
 from verify.suite import MAPS, assembled, cases
 
@@ -230,3 +231,28 @@ def test_long_loops_are_explored_turn_by_turn_in_linear_time() -> None:
 def test_codes_are_told_apart() -> None:
     assert all(code.code == key and code.title and code.suggestion for key, code in CODES.items())
     assert {code.kind for code in CODES.values()} == {"unsafe", "unsupported", "imprecise", "budget"}
+
+
+def test_all_errors_of_a_program_are_found_each_once() -> None:
+    obj, program = assembled("""
+    ldxdw r2, [r1+0]
+    mov r9, r1
+    ldxb r7, [r2+9]
+    stw [r10-4], 0
+    mov r2, r10
+    add r2, -4
+    lddw r1, map 0
+    call 1
+    ldxdw r4, [r0+0]
+    ldxdw r4, [r0+8]
+    ldxdw r4, [r0+16]
+    ldxdw r5, [r9+1]
+    jgt r7, 5, +1
+    mov r0, r8
+    ldxdw r0, [r10-8]
+    exit""")
+    found = verify_every(obj, program)
+    assert [(v.code, v.line) for v in found] == [
+        ("V102", 4), ("V108", 10), ("V103", 12), ("V105", 13), ("V110", 15), ("V111", 16),
+    ]  # fmt: skip
+    assert verify_program(obj, program).code == "V102"

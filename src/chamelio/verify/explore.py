@@ -340,7 +340,12 @@ class Explorer:
         """One instruction: extra cost, and the next slot or the ways to go on."""
         after, action = self.after[pc], self.actions[pc]
         if action is not None:
-            action(state, pc, insn)
+            try:
+                action(state, pc, insn)
+            except Refused as refused:
+                if not self.every:
+                    raise
+                self._go_on(state, insn, refused)
             return 0, 0, after
         if state.frames[-1].is_callback and state.frames[-1].call == pc:
             return 0, 0, self._turn(pc, state)
@@ -363,6 +368,20 @@ class Explorer:
         if self.machine.calls.is_tail_call(insn):
             return cold, warm, self._tail_call(pc, state, after)
         return cold, warm, after
+
+    def _go_on(self, state: State, insn: Insn, refused: Refused) -> None:
+        """Note an error and go on behind it, as if it were mended, to find the next ones. Raises Refused if there are too many."""
+        self.findings.append(self._finding(refused))
+        if len(self.findings) >= MAX_ERRORS:
+            raise refused
+        self.subject.effects.append((Demand.everything,))
+        base = state.regs[insn.src if insn.is_load else insn.dst] if insn.dst < 10 and insn.src < 10 else None
+        if isinstance(base, Pointer) and base.null:
+            name = base.null
+            state.replace_all(lambda v: v._replace(null=0) if isinstance(v, Pointer) and v.null == name else v)
+        writes = insn.is_load or insn.cls in (bpf.ALU, bpf.ALU64)
+        if writes and insn.dst < 10 and not isinstance(state.regs[insn.dst], Pointer):
+            state.regs[insn.dst] = UNKNOWN
 
     def _jump(self, pc: int, target: int) -> int:
         if target <= pc:
