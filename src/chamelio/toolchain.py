@@ -134,11 +134,11 @@ def bitcode(source: Path, *, defines: Sequence[str] = (), includes: Sequence[Pat
     return _compile("bitcode", [source], flags, includes)
 
 
-def bpf_object(source: Path, *, cpu: str = "v4", defines: Sequence[str] = ()) -> bytes:
+def bpf_object(source: Path, *, cpu: str = "v4", optimise: str = "-O2", defines: Sequence[str] = ()) -> bytes:
     """A BPF object with BTF and line information, as `chamelio protocol build` makes it. Raises BuildError."""
     target = "bpfel-freestanding" if _is_zig() else "bpfel"
     # no jump tables: this clang makes indirect jumps of them, which RFC 9669 does not have
-    flags: tuple[str, ...] = ("-target", target, f"-mcpu={cpu}", "-O2", "-g", "-fno-jump-tables", *_WARNINGS)
+    flags: tuple[str, ...] = ("-target", target, f"-mcpu={cpu}", optimise, "-g", "-fno-jump-tables", *_WARNINGS)
     flags = (*flags, *(f"-D{d}" for d in defines), "-c")
     return _compile("bpf", [source], flags, [INCLUDE])
 

@@ -1,7 +1,7 @@
 """Small programs for the verifier, as text: what each must be told stands at the line where it must be told.
 
 A file holds many programs. In assembler each begins with `-- name` (and a hook in brackets, if it is not rx), in C with
-`PROGRAM(name)` or `PROGRAM_OF(hook, name)`. A comment `V102: some words` on a line says that the program is refused
+`PROGRAM(name)` or `PROGRAM_OF(hook, name)`; hooks `xdp`, `tc` and `socket` are the kernel's (header kernel.h). A comment `V102: some words` on a line says that the program is refused
 with that code, at that line, and that message or reason contain the words; a program without one must be accepted.
 """
 
@@ -19,6 +19,7 @@ from chamelio.bpf.object import Line, MapDef, Object, Program, load_object
 from chamelio.jit.layout import ARRAY, BYTES, DATA, HASH, RING_IN, RING_OUT, SHARED, TIMER, TX
 
 PROGRAMS = Path(__file__).parent / "programs"
+KERNEL = ("xdp", "tc", "socket")
 
 #: The maps that assembler programs refer to, by index.
 MAPS = [
@@ -73,6 +74,8 @@ def assembled(text: str, hook: str = "rx", name: str = "test", first_line: int =
     for pc, insn in enumerate(insns):
         if insn.is_call and insn.src == bpf.PSEUDO_CALL:
             functions.setdefault(bpf.jump_target(pc, insn), f"function_{bpf.jump_target(pc, insn)}")
+        elif insn.op == bpf.LDDW and insn.src == bpf.PSEUDO_FUNC:
+            functions.setdefault(pc + 1 + insn.imm, f"function_{pc + 1 + insn.imm}")
     lines, slot = {}, 0
     for number, raw in enumerate(text.splitlines(), start=first_line):
         statement = re.sub(r"^(\s*[A-Za-z_.][\w.]*:)+", "", raw.split("#")[0]).strip()
@@ -80,7 +83,7 @@ def assembled(text: str, hook: str = "rx", name: str = "test", first_line: int =
             lines[slot] = Line("test.asm", number, len(raw) - len(raw.lstrip()) + 1, raw)
             slot += 2 if statement.startswith("lddw") else 1
     assert slot == len(insns)
-    program = Program(name, hook if hook == "xdp" else f"chamelio/{hook}", insns, functions, lines)
+    program = Program(name, hook if hook in KERNEL else f"chamelio/{hook}", insns, functions, lines)
     return Object([program], MAPS, None, "", ""), program
 
 

@@ -4,7 +4,8 @@
 
 #include "chamelio.h"
 
-#define PROGRAM_OF(hook, name) __attribute__((section("chamelio/" #hook), used)) u64 name(struct chamelio_ctx *ctx)
+#define PROGRAM_OF(hook, name)                                                                                          \
+    __attribute__((section("chamelio/" #hook), used)) u64 name(struct chamelio_ctx *ctx __attribute__((unused)))
 #define PROGRAM(name) PROGRAM_OF(rx, name)
 #define NOINLINE static __attribute__((noinline))
 

@@ -192,6 +192,7 @@ PROGRAM(shared_counters)
     return 0;
 }
 
+#if __BPF_CPU_VERSION__ >= 3
 PROGRAM(atomics_on_counters)
 {
     u32 i = ctx->core & 15;
@@ -201,6 +202,7 @@ PROGRAM(atomics_on_counters)
     __sync_fetch_and_add(&c->value, 1);
     return __sync_val_compare_and_swap(&c->parts[0], 0, 1);
 }
+#endif
 
 PROGRAM(globals)
 {

@@ -1,0 +1,239 @@
+/* Safe programs that the verifier refuses: what it cannot see yet. One that passes is moved to a file of good programs. */
+#include "program.h"
+
+struct tcp {
+    u16 source, destination;
+    u32 seq, ack;
+    u8 reserved : 4, words : 4;
+    u8 flags;
+    u16 window, checksum, urgent;
+};
+
+u32 cells[32];
+static const s8 steps[8] = {-4, -3, -2, -1, 1, 2, 3, 4};
+
+/* ---- the check of the element's bounds is removed by the compiler, which knows the table ---------------------------- */
+
+PROGRAM(lowest_bit_by_multiplication)
+{
+    static const u8 places[32] = {0,  1,  28, 2,  29, 14, 24, 3, 30, 22, 20, 15, 25, 17, 4,  8,
+                                  31, 27, 13, 23, 21, 19, 16, 7, 26, 12, 18, 6,  11, 5,  10, 9};
+    u32 v = ctx->hash;
+    return cells[places[(v & -v) * 0x077cb531u >> 27]];
+}
+
+PROGRAM(sign_extended_table)
+{
+    s32 at = 16 + steps[ctx->hash & 7];
+    if (at < 0 || at >= 32)
+        return CHAM_ERROR(1);
+    return cells[at];
+}
+
+/* ---- division by a variable ----------------------------------------------------------------------------------------- */
+
+PROGRAM(divided_and_left_over)
+{
+    u32 a = ctx->id, b = ctx->hash % 10 + 1;
+    u32 quotient = a / b, rest = a % b;
+    return cells[rest] + cells[quotient % 32] + cells[a / 134217728];
+}
+
+/* ---- the compared number and the used one are the same half of a word, widened in two ways --------------------------- */
+
+PROGRAM(index_checked_as_a_short)
+{
+    s16 at = (s16)ctx->hash;
+    if (at < 0 || at > 31)
+        return CHAM_ERROR(1);
+    return cells[at];
+}
+
+/* ---- the comparison with the packet's end is removed by the compiler, to which it follows from others ---------------- */
+
+PROGRAM(options_up_to_a_proven_end)
+{
+    u8 *end = ctx->data_end;
+    struct tcp *t = ctx->data;
+    if ((u8 *)(t + 1) > end)
+        return CHAM_ERROR(1);
+    u8 *at = (u8 *)(t + 1), *stop = (u8 *)t + t->words * 4;
+    if (stop > end)
+        return CHAM_ERROR(2);
+    u32 seen = 0;
+    for (u32 i = 0; i < 10; i++) {
+        if (at + 1 > stop || at + 1 > end)
+            break;
+        seen ^= *at;
+        at += 4;
+    }
+    return seen;
+}
+
+PROGRAM(options_of_a_proven_header)
+{
+    u8 *ip = ctx->data, *end = ctx->data_end;
+    if (ip + 20 > end)
+        return CHAM_ERROR(1);
+    u32 header = (ip[0] & 15) * 4, at = 20, seen = 0;
+    if (header < 20 || ip + header > end)
+        return CHAM_ERROR(2);
+    while (at < header) {
+        if (ip + at + 1 > end)
+            return CHAM_ERROR(3);
+        seen ^= ip[at];
+        at += 4;
+    }
+    return seen;
+}
+
+PROGRAM(option_of_a_proven_length)
+{
+    u8 *at = ctx->data, *end = ctx->data_end;
+    if (at + 2 > end)
+        return CHAM_ERROR(1);
+    u8 length = at[1];
+    if (length < 2 || at + length > end)
+        return CHAM_ERROR(2);
+    if (at[0] == 3 && length == 3 && at + 3 <= end)
+        return at[2];
+    return CHAM_DONE;
+}
+
+/* ---- a number and what is left of it after a shift ------------------------------------------------------------------- */
+
+PROGRAM(sum_folded_until_it_fits)
+{
+    u16 *word = ctx->data;
+    u32 sum = 0;
+    if ((void *)(word + 10) > ctx->data_end)
+        return CHAM_ERROR(1);
+    for (int i = 0; i < 10; i++)
+        sum += word[i];
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return sum;
+}
+
+PROGRAM(words_counted_down)
+{
+    u8 *ip = ctx->data, *end = ctx->data_end;
+    if (ip + 20 > end)
+        return CHAM_ERROR(1);
+    u32 words = (ip[0] & 15) << 1;
+    u16 *p = (u16 *)ip;
+    u64 sum = 0;
+    while (words-- > 0) {
+        if ((void *)(p + 1) > (void *)end)
+            return CHAM_ERROR(2);
+        sum += *p++;
+    }
+    return sum;
+}
+
+/* ---- a remainder by a constant, which the compiler makes of a multiplication ----------------------------------------- */
+
+PROGRAM(divided_by_constants)
+{
+    u32 a = ctx->id, b = ctx->hash;
+    return cells[a % 10] + cells[b / 10 % 32] + cells[a / 134217728];
+}
+
+PROGRAM(remainder_by_3)
+{
+    return cells[ctx->hash % 3];
+}
+
+PROGRAM(remainder_by_7)
+{
+    return cells[ctx->hash % 7];
+}
+
+PROGRAM(remainder_by_12)
+{
+    return cells[ctx->hash % 12];
+}
+
+PROGRAM(remainder_by_14)
+{
+    return cells[ctx->hash % 14];
+}
+
+PROGRAM(remainder_by_31)
+{
+    return cells[ctx->hash % 31];
+}
+
+PROGRAM(remainder_of_a_port_by_10)
+{
+    return cells[(u16)ctx->hash % 10];
+}
+
+/* ---- an index within a local array is or-ed to its address ------------------------------------------------------------ */
+
+PROGRAM(local_array_by_a_masked_index)
+{
+    u32 seen[8] = {};
+    u8 *p = ctx->data, *end = ctx->data_end;
+    for (u32 i = 0; i < 16; i++) {
+        if (p + i + 1 > end)
+            break;
+        seen[p[i] & 7]++;
+    }
+    u32 most = 0;
+    for (u32 i = 1; i < 8; i++)
+        if (seen[i] > seen[most])
+            most = i;
+    return most;
+}
+
+PROGRAM(word_written_and_bytes_read)
+{
+    union {
+        u64 whole;
+        u32 half[2];
+        u16 quarter[4];
+        u8 byte[8];
+    } v;
+    v.whole = ctx->now;
+    u32 i = v.byte[2] & 7;
+    v.half[1] = ctx->hash;
+    return v.quarter[3] + v.byte[i];
+}
+
+/* ---- a pointer and a counter that move together ---------------------------------------------------------------------- */
+
+PROGRAM(from_an_unknown_start)
+{
+    u32 sum = 0;
+    for (u32 i = ctx->id & 31; i < 64; i++)
+        sum += cells[i];
+    return sum;
+}
+
+PROGRAM(between_unknown_ends)
+{
+    u32 first = ctx->id & 63, last = ctx->hash & 63, sum = 0;
+    for (u32 i = first; i <= last; i++)
+        sum += cells[i];
+    return sum;
+}
+
+/* ---- a loop of which the compiler counts the turns by bit tricks ------------------------------------------------------- */
+
+PROGRAM(halving)
+{
+    u32 n = 0;
+    for (u32 v = ctx->hash; v; v >>= 1)
+        n++;
+    return cells[n];
+}
+
+PROGRAM(halving_64_bits)
+{
+    u32 n = 0;
+    u64 v = ctx->now;
+    while (v >>= 1)
+        n++;
+    return cells[n];
+}
