@@ -15,8 +15,8 @@ from chamelio.verify.catalogue import CHAMELIO, PACKET_MAX
 from chamelio.verify.codes import CODES
 from chamelio.verify.cost import MISS
 from chamelio.verify.flow import Shape
-from chamelio.verify.verifier import verify_every
 from chamelio.verify.render import extent
+from chamelio.verify.verifier import verify_every
 from verify.suite import MAPS, assembled, cases
 
 

@@ -379,8 +379,8 @@ class Explorer:
         if isinstance(base, Pointer) and base.null:
             name = base.null
             state.replace_all(lambda v: v._replace(null=0) if isinstance(v, Pointer) and v.null == name else v)
-        writes = insn.is_load or insn.cls in (bpf.ALU, bpf.ALU64)
-        if writes and insn.dst < 10 and not isinstance(state.regs[insn.dst], Pointer):
+        computes = insn.cls in (bpf.ALU, bpf.ALU64) and not isinstance(base, Pointer)
+        if insn.dst < 10 and (insn.is_load or computes):
             state.regs[insn.dst] = UNKNOWN
 
     def _jump(self, pc: int, target: int) -> int:
