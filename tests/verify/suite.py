@@ -1,8 +1,9 @@
 """Small programs for the verifier, as text: what each must be told stands at the line where it must be told.
 
 A file holds many programs. In assembler each begins with `-- name` (and a hook in brackets, if it is not rx), in C with
-`PROGRAM(name)` or `PROGRAM_OF(hook, name)`; hooks `xdp`, `tc` and `socket` are the kernel's (header kernel.h). A comment `V102: some words` on a line says that the program is refused
-with that code, at that line, and that message or reason contain the words; a program without one must be accepted.
+`PROGRAM(name)` or `PROGRAM_OF(hook, name)`; hooks `xdp`, `tc` and `socket` are the kernel's (in C: header kernel.h). A
+comment `V102: some words` on a line says that the program is refused with that code, at that line, and that message or
+reason contain the words; a program without one must be accepted.
 """
 
 from __future__ import annotations

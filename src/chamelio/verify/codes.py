@@ -28,8 +28,18 @@ _TABLE = [
         "compare the pointer plus the access's end with `ctx->data_end` before",
     ),
     ("V103", "unsafe", "Memory safety: access outside a map's value", "check the index against the value's size before"),
-    ("V104", "unsafe", "Memory safety: access outside the ring's entry", "the entry has exactly the ring's value type"),
-    ("V105", "unsafe", "Memory safety: access outside the context", "use the fields of struct chamelio_ctx"),
+    (
+        "V104",
+        "unsafe",
+        "Memory safety: access outside the ring's entry",
+        "read it as the ring's value type, which says how long it is; only the ring hook has one",
+    ),
+    (
+        "V105",
+        "unsafe",
+        "Memory safety: access outside the context",
+        "load its fields by name and whole: struct chamelio_ctx, or what the kernel gives this type of program",
+    ),
     ("V106", "unsafe", "Memory safety: access outside global data", "check the index against the array's size before"),
     (
         "V107",
@@ -79,7 +89,12 @@ _TABLE = [
     ("V132", "unsafe", "Calls nest too deeply", "at most 8 frames; inline some of the functions"),
     ("V133", "unsafe", "Jump to where no instruction of this function begins", "rebuild the object with an unmodified compiler"),
     ("V134", "unsafe", "Control runs off the end of the function", "end every path with a return"),
-    ("V140", "unsupported", "Instruction that is not supported", "build for plain BPF v4 without this feature"),
+    (
+        "V140",
+        "unsupported",
+        "Instruction that is not supported",
+        "call functions by their names, and build with `-mcpu=v4` or lower and `-fno-jump-tables`",
+    ),
     (
         "V141",
         "unsupported",
@@ -100,7 +115,12 @@ _TABLE = [
         "refer only to what this object defines: functions, global variables, and maps declared in .maps and compiled with -g",
     ),
     ("V145", "unsupported", "The verifier failed", "this is a bug of the verifier; please report the object"),
-    ("V150", "imprecise", "The verifier cannot keep track of this", "make the paths agree, or use a simpler expression"),
+    (
+        "V150",
+        "imprecise",
+        "The verifier cannot keep track of this",
+        "let what differs be the same: all inbound rings one type of entry",
+    ),
     ("V160", "budget", "Too much to explore", "shorten loops, and join conditions that are tested again and again"),
     (
         "V161",

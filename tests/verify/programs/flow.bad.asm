@@ -335,7 +335,10 @@ second:
     exit
 
 -- function_address
-    lddw r2, code 0             # V140: the address of a function
+    lddw r2, code 3             # V140: the address of a function
+    mov r0, 0
+    exit
+callee:
     mov r0, 0
     exit
 
