@@ -306,7 +306,7 @@ def test_sums_hold_every_result(name: str) -> None:
     assert prove_operation(Unsettled(64), name) > 1
 
 
-@pytest.mark.parametrize("name", ["or", "and"])
+@pytest.mark.parametrize("name", ["and", pytest.param("or", marks=pytest.mark.long)])
 def test_bitwise_operations_hold_every_result(name: str) -> None:
     assert prove_operation(Unsettled(64), name) > 1
 
@@ -412,7 +412,8 @@ class UnsettledNumbers(scalar_module.Numbers):
         self.parts = {bits: Unsettled(bits) for bits in (8, 16, 32)}
 
 
-@pytest.mark.parametrize("bits", [32, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("bits", [32, 8])
 def test_what_follows_for_the_low_bits_holds(bits: int) -> None:
     numbers, paths = UnsettledNumbers(), Paths(72)
     a, x = described(paths, "x", 64)
