@@ -6,6 +6,7 @@ from chamelio.bpf import insn as bpf
 from chamelio.bpf.insn import Insn
 from chamelio.verify import scalar as s
 from chamelio.verify.demand import Demand, Shown
+from chamelio.verify.forms import Form
 from chamelio.verify.memory import PACKETS
 from chamelio.verify.scalar import UNKNOWN, Scalar, const
 from chamelio.verify.subject import Refused, Subject, bit
@@ -13,10 +14,12 @@ from chamelio.verify.values import Pointer, State, Value
 from chamelio.verify.words import describe, span
 
 MAX_OFFSET = 1 << 29  # of pointers; far from wrapping, and from what a region can hold
+SIGNED, UNSIGNED, EITHER = -1, -2, -3  # of State.shifts: what was shifted up by 32 fits so into 32 bits
+MAX_FORMS = 16
 MAX_SHIFTS = 8  # numbers known to be others, shifted
 MAX_ROOMS = 8  # distances to the packet's end that a state remembers
 DISTANT = (*PACKETS, "packet_end", "stale")  # differences of these say how long a packet is, or was
-MOVABLE = ("stack", *PACKETS, "map_value", "entry", "data", "allocated")
+MOVABLE = ("stack", *PACKETS, "map_value", "map_key", "entry", "data", "allocated")
 
 _SWAPPED = {
     bpf.JEQ: bpf.JEQ, bpf.JNE: bpf.JNE, bpf.JGT: bpf.JLT, bpf.JLT: bpf.JGT, bpf.JGE: bpf.JLE, bpf.JLE: bpf.JGE,
@@ -70,23 +73,87 @@ class Arithmetic:
             if insn.dst == insn.src and op in (bpf.SUB, bpf.XOR):
                 return const(0)
         result = s.arithmetic(op, bits, target, operand, insn.off)
-        if op == bpf.RSH and target.ident and result.mask and operand.const is not None and (bits == 64 or target.umax <= s.U32):
-            by = operand.const & (bits - 1)
-            if by and len(state.shifts) < MAX_SHIFTS:
-                result = result._replace(ident=state.number())
-                state.shifts[result.ident] = target.ident, by
+        if not result.mask or not target.ident:
             return result
-        if target.ident and result.mask and op in (bpf.ADD, bpf.SUB) and operand.mask == 0:
+        if op in (bpf.LSH, bpf.ARSH, bpf.RSH) and operand.const is not None:
+            result = self._shifted(state, op, bits, target, operand.const & (bits - 1), result)
+        if op in (bpf.MUL, bpf.RSH, bpf.ADD, bpf.SUB):
+            result = self._formed(state, op, bits, target, operand, result)
+        if op in (bpf.ADD, bpf.SUB) and operand.mask == 0:
             by = operand.smin if bits == 64 else s.extend_sign(operand, 32).smin
             by = by if op == bpf.ADD else -by
             if abs(by) >= MAX_OFFSET or (bits == 32 and not 0 <= target.umin + by <= target.umax + by <= s.U32):
                 return result
             root, delta = state.root(target.ident)
-            result = result._replace(ident=state.number())
+            if not result.ident:
+                result = result._replace(ident=state.number())
             state.links[result.ident] = root, delta + by
             room = state.rooms.get(target.ident)
             if room is not None:
                 self._remember(state, result.ident, room[0], room[1] - by)
+        return result
+
+    @staticmethod
+    def _shifted(state: State, op: int, bits: int, target: Scalar, by: int, result: Scalar) -> Scalar:
+        """What a shift by a constant has to do with what was shifted."""
+        known = state.shifts.get(target.ident)
+        if (
+            op != bpf.LSH
+            and bits == 64
+            and by == 32
+            and known is not None
+            and known[1] in (EITHER, SIGNED if op == bpf.ARSH else UNSIGNED)
+        ):
+            return result._replace(ident=known[0])  # up and down again: it is what it was
+        relation = 0
+        if op == bpf.RSH and by and (bits == 64 or target.umax <= s.U32):
+            relation = by
+        elif op == bpf.LSH and bits == 64 and by == 32:
+            signed, unsigned = -(1 << 31) <= target.smin <= target.smax < 1 << 31, target.umax <= s.U32
+            relation = EITHER if signed and unsigned else SIGNED if signed else UNSIGNED if unsigned else 0
+        if relation and len(state.shifts) < MAX_SHIFTS:
+            result = result._replace(ident=state.number())
+            state.shifts[result.ident] = target.ident, relation
+        return result
+
+    @staticmethod
+    def _formed(state: State, op: int, bits: int, target: Scalar, operand: Scalar, result: Scalar) -> Scalar:
+        """What a result is of the number that the operands are of, if that is one, and what follows for its bounds."""
+
+        def form_of(v: Scalar) -> Form | None:
+            return state.forms.get(v.ident, Form(v.ident, v.umax)) if v.ident else None
+
+        mine, theirs, n = form_of(target), form_of(operand), operand.const
+        form: Form | None = None
+        if mine is None or len(state.forms) >= MAX_FORMS:
+            return result
+        ends = 0, 0  # of the result, if it does not wrap
+        if op == bpf.MUL:
+            form = mine.times(n) if n is not None else None
+            ends = target.umin * operand.umin, target.umax * operand.umax
+        elif op == bpf.RSH:
+            form = mine.shifted(n & (bits - 1)) if n is not None else None
+            ends = 0, target.umax
+        else:
+            sign = 1 if op == bpf.ADD else -1
+            if n is not None:  # constant differences are known otherwise; of a form they are a form
+                form = mine.plus(sign * n) if target.ident in state.forms and n < 1 << 31 else None
+            elif theirs is not None:
+                form = mine.sum(theirs, sign)
+            changes = sorted((sign * operand.umin, sign * operand.umax))
+            ends = target.umin + changes[0], target.umax + changes[1]
+        if form is None or not form.fits or (bits == 32 and max(target.umax, operand.umax) > s.U32):
+            return result
+        low, high = form.bounds()
+        low, high = max(low, ends[0]), min(high, ends[1])
+        if low < 0 or high >> bits:
+            return result  # it may have wrapped
+        for compare, bound in ((bpf.JGE, low), (bpf.JLE, high)):
+            found = s.assume(compare, 64, result, const(bound), True)
+            result = found[0] if found is not None else result
+        if not result.ident:
+            result = result._replace(ident=state.number())
+        state.forms[result.ident] = form
         return result
 
     def _move(self, state: State, insn: Insn, bits: int, operand: Value) -> Value:
@@ -117,8 +184,10 @@ class Arithmetic:
         swapped = isinstance(target, Scalar)
         pointer, number = (operand, target) if swapped else (target, operand)
         assert isinstance(pointer, Pointer) and isinstance(number, Scalar)
-        if swapped and (op != bpf.ADD or bits != 64):
+        if swapped and (op not in (bpf.ADD, bpf.OR) or bits != 64):
             raise Refused("V114", "a number is combined with a pointer", "only adding is possible")
+        if op == bpf.OR and bits == 64 and self._disjoint(pointer, number):
+            op = bpf.ADD
         if op not in (bpf.ADD, bpf.SUB) or bits != 64:
             raise Refused(
                 "V114", f"an operation on {describe(pointer)}", "pointers can be added to and subtracted from, 64 bits wide"
@@ -127,7 +196,7 @@ class Arithmetic:
             raise Refused("V114", f"arithmetic on {describe(pointer)}", "it can only be compared or passed on")
         if pointer.region not in MOVABLE and not (pointer.region == "ctx" and number.mask == 0):
             raise Refused("V114", f"arithmetic on {describe(pointer)}", "it can only be compared or passed on")
-        if pointer.null and number.const != 0:
+        if pointer.null and number.const is None:
             raise Refused("V108", "arithmetic on a value that may be NULL", "it has not been compared with NULL on this path")
         if insn.op & bpf.X:
             self.facts.note_mask(pc, number, source=not swapped)
@@ -135,6 +204,12 @@ class Arithmetic:
         state.regs[insn.dst] = moved
         made = moved.var if moved.var > 0 and moved.var != pointer.var else 0
         self.subject.effects.append((Demand.address, bit(insn.dst), sources, made))
+
+    @staticmethod
+    def _disjoint(pointer: Pointer, number: Scalar) -> bool:
+        """Whether a number has only bits that a stack address has not, so that or-ing them is adding: frames begin at 8 bytes."""
+        aligned = pointer.region == "stack" and not pointer.half and pointer.off % 8 == 0 and pointer.step % 8 == 0
+        return aligned and number.umax < 8
 
     def _difference(self, state: State, bits: int, op: int, a: Pointer, b: Pointer) -> Scalar:
         if op != bpf.SUB:
@@ -260,8 +335,10 @@ class Arithmetic:
             possible = self.subject.context.runs and pointer.region.startswith(("packet", "entry"))
             return None if is_null and not possible else ((), None)
         name = pointer.null
+        if pointer.off:  # an address beside it, which is never 0
+            return None if is_null else ((), None)
         if is_null:
-            state.replace_all(lambda v: const(0) if isinstance(v, Pointer) and v.null == name else v)
+            state.replace_all(lambda v: const(v.off) if isinstance(v, Pointer) and v.null == name else v)
             if pointer.ref:
                 state.refs = tuple(ref for ref in state.refs if ref != pointer.ref)
         else:
@@ -306,7 +383,7 @@ class Arithmetic:
                     frame.spills[at] = size, better
                     places.append((n, 0, ((1 << size) - 1) << at))
         for ident, (source, n) in state.shifts.items():
-            shifted = by_ident.get(ident)
+            shifted = by_ident.get(ident) if n > 0 else None
             if shifted is not None and by_ident.get(source) is None:
                 self._narrow_source(state, source, shifted, n, places)
         proven = None

@@ -198,7 +198,15 @@ class Calls:
                     "with a length of 0 only it can be left out",
                 )  # fmt: skip
             return
-        if not isinstance(value, Pointer) or value.region not in ("stack", *PACKETS, "entry", "map_value", "data", "allocated"):
+        if not isinstance(value, Pointer) or value.region not in (
+            "stack",
+            *PACKETS,
+            "entry",
+            "map_value",
+            "map_key",
+            "data",
+            "allocated",
+        ):
             raise _wrong(helper, reg, arg, value, f"the address of {count_bytes(high)}")
         if value.null:
             if arg.nullable and high == 0:
@@ -252,7 +260,7 @@ class Calls:
         """What a helper gives the function that it calls, by its own other arguments."""
         if index is not None:  # for each element of a map
             m = self.maps[index]
-            key = Pointer("allocated", limit=m.key_size, object=state.number())
+            key = Pointer("map_key", index, limit=m.key_size, object=state.number())
             value = Pointer("map_value", index, object=state.number())
             return Callback(start, (Pointer("map", index), key, value, self.subject.get(state, 3), None), max(1, m.max_entries))
         number = self.subject.number(state, 1, helper.name)

@@ -139,6 +139,12 @@ class Cover:
             (source, n), (new_source, new_n) = self.old.shifts[a.ident], self.new.shifts[b.ident]
             if n != new_n or not self._same_name("scalar", source, new_source):
                 return False
+        if a.ident in self.old.forms:
+            form, new_form = self.old.forms[a.ident], self.new.forms.get(b.ident)
+            if new_form is None or form[2:] != new_form[2:] or new_form.most > form.most:
+                return False
+            if not self._same_name("scalar", form.source, new_form.source):
+                return False
         if a.ident in self.old.links:
             if b.ident not in self.new.links:
                 return False

@@ -557,8 +557,11 @@ def _loosened(state: State) -> State:
     rooms = out.rooms = {ident: room for ident, room in out.rooms.items() if count.get(out.root(ident)[0])}
     shifted = {ident for ident, (source, _) in out.shifts.items() if ident in count and out.root(source)[0] in count}
     tied = {root for root, n in count.items() if n > 1} | {out.root(ident)[0] for ident in rooms}
+    formed = {ident for ident, form in out.forms.items() if ident in count and form.source in count}
+    tied |= formed | {out.forms[ident].source for ident in formed}
     tied |= shifted | {out.root(out.shifts[ident][0])[0] for ident in shifted}
     out.replace_all(lambda v: v._replace(ident=0) if isinstance(v, Scalar) and v.ident and out.root(v.ident)[0] not in tied else v)
     out.links = {ident: link for ident, link in out.links.items() if link[0] in tied}
+    out.forms = {ident: form for ident, form in out.forms.items() if ident in formed}
     out.shifts = {ident: shift for ident, shift in out.shifts.items() if ident in shifted}
     return out

@@ -72,6 +72,10 @@ class Memory:
                 self._check_data(p, size, write)
             case "allocated":
                 self._bounds("V103", p, size, p.limit, "memory that a helper handed out")
+            case "map_key":
+                self._bounds("V103", p, size, p.limit, "a map's key")
+                if write:
+                    raise Refused("V113", "a map's key is written", "it is the map's own")
             case "sock" | "sock_common" | "tcp_sock" | "xsk":
                 self._check_fields(SOCKETS[p.region], "a socket", p, size, write)
             case _:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from chamelio.verify import scalar as s
+from chamelio.verify.forms import Form
 from chamelio.verify.scalar import UNKNOWN, Scalar, const
 
 STACK_BYTES = 512
@@ -18,8 +19,8 @@ META = -1  # the `var` of what is counted from the start of the metadata before 
 class Pointer(NamedTuple):
     """An address: base object, constant offset, and a variable part within [vmin, vmax].
 
-    `region`: "stack", "ctx", "packet", "packet_meta", "packet_end", "entry", "entry_end", "map_value", "data", "allocated" (of
-    `limit` bytes), "sock"; or what cannot be dereferenced: "map", "inner_map", "function" (at slot `off`).
+    `region`: "stack", "ctx", "packet", "packet_meta", "packet_end", "entry", "entry_end", "map_value", "data", "allocated" and
+    "map_key" (of `limit` bytes), "sock" and its like; or what cannot be dereferenced: "map", "inner_map", "function" (at slot `off`).
     `map`: index of the map. `frame`: whose stack. `var`: names the variable part of a packet pointer, so that a comparison
     with the packet's end proves bytes for every pointer that shares it; 0: there is none. `step`: a power of two that the
     variable part is a multiple of. `null`: it may be NULL, and all pointers of this number are together. `object`: tells the
@@ -155,7 +156,8 @@ class State:
     `rooms[ident] = (var, off)`: a number that is the distance from `off` bytes behind the packet base that `var` names to
     the packet's end; what is shown of it is shown of the packet. `links[ident] = (root, delta)`: a number that is `delta` more
     than the number `root`, modulo 2^64. `shifts[ident] = (source, n)`: a number that is the number `source` without its low n
-    bits. `refs`: what was acquired and not given back yet. `touched[object]`: cache lines of it that were accessed on this
+    bits; n negative: with 32 bits of zero behind it, which fits into the upper half (see `Arithmetic`). `forms[ident]`: what a
+    number is of another. `refs`: what was acquired and not given back yet. `touched[object]`: cache lines of it that were accessed on this
     path (bits; see `Memory`).
     """
 
@@ -165,6 +167,7 @@ class State:
     rooms: dict[int, tuple[int, int]] = field(default_factory=dict)
     links: dict[int, tuple[int, int]] = field(default_factory=dict)
     shifts: dict[int, tuple[int, int]] = field(default_factory=dict)
+    forms: dict[int, Form] = field(default_factory=dict)
     refs: tuple[int, ...] = ()
     touched: dict[int, int] = field(default_factory=dict)
     serial: int = 1
@@ -174,7 +177,7 @@ class State:
         """An independent copy."""
         return State(
             self.regs.copy(), [f.copy() for f in self.frames], self.proven.copy(), self.rooms.copy(), self.links.copy(),
-            self.shifts.copy(), self.refs, self.touched.copy(), self.serial, self.ended,
+            self.shifts.copy(), self.forms.copy(), self.refs, self.touched.copy(), self.serial, self.ended,
         )  # fmt: skip
 
     @property

@@ -26,6 +26,7 @@ _NAMES = {
     "packet_meta": "an address in the packet's metadata", "entry": "an address in the ring's entry", "entry_end": "the entry's end",
     "map_value": "an address in a map's value", "data": "an address in global data", "allocated": "an address in a helper's memory",
     "sock": "a socket", "map": "a map", "inner_map": "an inner map", "function": "a function",
+    "map_key": "an address in a map's key", "sock_common": "a socket", "tcp_sock": "a socket", "xsk": "a socket",
     "stale": "an address in a packet that has changed since",
 }  # fmt: skip
 

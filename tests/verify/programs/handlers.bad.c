@@ -375,11 +375,11 @@ PROGRAM(field_of_nothing)
 {
     u32 i = ctx->id;
     struct flow *f = cham_lookup(&flows, &i);
-    u32 *window = f->window; /* V108: it has not been compared with NULL */
+    u32 *window = f->window;
     if (!window)
         return CHAM_ERROR(1);
     asm volatile("" : "+r"(window));
-    return window[0];
+    return window[0]; /* V108: it has not been compared with NULL */
 }
 
 PROGRAM(value_in_a_loop_checked_once)

@@ -1052,3 +1052,29 @@ out:
     add r5, r4
     ldxdw r0, [r5+0]
     exit
+
+-- address_beside_a_value_before_the_check
+    stw [r10-4], 0
+    mov r2, r10
+    add r2, -4
+    lddw r1, map 0
+    call 1
+    mov r1, r0
+    add r1, 8
+    jeq r0, 0, out
+    ldxdw r0, [r1+0]
+    exit
+out:
+    exit
+
+-- stack_address_by_or
+    stdw [r10-8], 0
+    stdw [r10-16], 0
+    ldxw r2, [r1+44]
+    and r2, 7
+    mov r3, r10
+    add r3, -16
+    or r3, r2
+    stb [r3+0], 1
+    ldxdw r0, [r10-16]
+    exit

@@ -395,9 +395,9 @@ out:
     add r2, -4
     lddw r1, map 0
     call 1
-    add r0, 8                   # V108: arithmetic on a value that may be NULL
+    add r0, 8
     jeq r0, 0, out
-    ldxw r0, [r0+0]
+    ldxw r0, [r0+0]             # V108: that may be NULL
     exit
 out:
     mov r0, 0
@@ -668,4 +668,16 @@ exit:
     add r5, r2
     ldxh r0, [r5+0]             # V106: at offset 0..15
 out:
+    exit
+
+-- stack_address_by_or_of_too_much
+    stdw [r10-8], 0
+    stdw [r10-16], 0
+    ldxw r2, [r1+44]
+    and r2, 15
+    mov r3, r10
+    add r3, -16
+    or r3, r2                   # V114: an operation on a stack address
+    stb [r3+0], 1
+    mov r0, 0
     exit
