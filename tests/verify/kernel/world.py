@@ -297,6 +297,8 @@ class World:
     def skb_store_bytes(self, _ctx: int, offset: int, source: int, size: int, flags: int) -> int:
         offset, size = offset & 0xFFFFFFFF, size & 0xFFFFFFFF
         content = self.memory.load_bytes(source, size)
+        if flags > 3:
+            return error(errno.EINVAL)
         if offset + size > self.end - self.start:
             return error(errno.EFAULT)
         self.frame[self.start + offset : self.start + offset + size] = content
