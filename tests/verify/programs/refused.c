@@ -237,3 +237,72 @@ PROGRAM(halving_64_bits)
         n++;
     return cells[n];
 }
+
+/* ---- an index within what is proven by a constant --------------------------------------------------------------------- */
+
+PROGRAM(index_within_a_proven_header)
+{
+    u8 *p = ctx->data;
+    if (p + 64 > (u8 *)ctx->data_end)
+        return CHAM_ERROR(1);
+    return p[ctx->hash & 63];
+}
+
+PROGRAM(word_within_a_proven_header)
+{
+    u8 *p = ctx->data;
+    u32 i = ctx->hash;
+    if (p + 64 > (u8 *)ctx->data_end || i > 62)
+        return CHAM_ERROR(1);
+    return *(u16 *)(p + i);
+}
+
+/* ---- at most at the end, and not at it ---------------------------------------------------------------------------------- */
+
+PROGRAM(walk_until_the_end)
+{
+    u8 *p = ctx->data, *end = ctx->data_end;
+    u32 sum = 0;
+    for (u8 *q = p; q < end; q++) {
+        sum += *q;
+        if (q - p > 20)
+            break;
+    }
+    return sum;
+}
+
+PROGRAM(bytes_up_to_a_length)
+{
+    u8 *p = ctx->data;
+    u64 length = (u8 *)ctx->data_end - p;
+    u32 sum = 0;
+    for (u32 i = 0; i < 20; i++) {
+        if (i >= length)
+            break;
+        sum += p[i];
+    }
+    return sum;
+}
+
+/* ---- two numbers of which the sum, or the greater, is checked --------------------------------------------------------------- */
+
+PROGRAM(offset_and_length_within_a_name)
+{
+    u32 i = ctx->id;
+    struct flow *f = cham_lookup(&flows, &i);
+    u8 *p = ctx->data;
+    if (!f || p + 2 > (u8 *)ctx->data_end)
+        return CHAM_ERROR(1);
+    u8 offset = p[0], length = p[1];
+    if (offset + length > 16 || !length)
+        return CHAM_ERROR(2);
+    return f->name[offset];
+}
+
+PROGRAM(below_a_count_that_is_checked_later)
+{
+    u32 i = ctx->id, count = ctx->hash;
+    if (i < count && count <= 32)
+        return cells[i];
+    return CHAM_DONE;
+}
