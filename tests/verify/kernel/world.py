@@ -308,8 +308,6 @@ class World:
         return error(errno.ENOMEM) if size & 0xFFFFFFFF > self.end - self.start else 0
 
     def csum_diff(self, old: int, old_size: int, new: int, new_size: int, seed: int) -> int:
-        if (old_size | new_size) & 3:
-            return error(errno.EINVAL)
         total = seed & 0xFFFFFFFF
         content = self.memory.load_bytes(new, new_size & 0xFFFFFFFF)
         for at in range(0, len(content), 2):
