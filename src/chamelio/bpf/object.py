@@ -167,6 +167,9 @@ class _Loader:
                 raise ObjectError(f"section {section.name}: function {symbol.name} begins at byte {symbol.value} of {section.size}")
             starts.setdefault(symbol.value // SLOT, symbol)
         order: list[int] = sorted({0, *starts})
+        for start in order:
+            if start and insns[start - 1].op == LDDW:
+                raise ObjectError(f"section {section.name}: a function begins in the middle of instruction {start - 1}")
         functions = self.functions[section.index] = []
         for start, end in zip(order, [*order[1:], len(insns)], strict=True):
             found = starts.get(start)

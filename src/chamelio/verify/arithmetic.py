@@ -311,7 +311,7 @@ class Arithmetic:
                 proven = self._narrow(state, insn.src, b, found[1], places) or proven
             return tuple(places), proven
         distant = isinstance(a, Pointer) and isinstance(b, Pointer) and a.region in DISTANT and b.region in DISTANT
-        if distant and (bits == 32 or (a.half and b.half)):
+        if distant and op != bpf.JSET and (bits == 32 or (a.half and b.half)):
             return (), None  # it says nothing of the whole addresses
         if bits != 64 or (isinstance(a, Pointer) and a.half) or (isinstance(b, Pointer) and b.half):
             raise Refused("V114", "half a pointer is compared", "pointers are compared 64 bits wide")

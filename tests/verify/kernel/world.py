@@ -297,6 +297,8 @@ class World:
     def skb_store_bytes(self, _ctx: int, offset: int, source: int, size: int, flags: int) -> int:
         offset, size = offset & 0xFFFFFFFF, size & 0xFFFFFFFF
         content = self.memory.load_bytes(source, size)
+        if flags > 3:
+            return error(errno.EINVAL)
         if offset + size > self.end - self.start:
             return error(errno.EFAULT)
         self.frame[self.start + offset : self.start + offset + size] = content
@@ -306,8 +308,6 @@ class World:
         return error(errno.ENOMEM) if size & 0xFFFFFFFF > self.end - self.start else 0
 
     def csum_diff(self, old: int, old_size: int, new: int, new_size: int, seed: int) -> int:
-        if (old_size | new_size) & 3:
-            return error(errno.EINVAL)
         total = seed & 0xFFFFFFFF
         content = self.memory.load_bytes(new, new_size & 0xFFFFFFFF)
         for at in range(0, len(content), 2):

@@ -75,3 +75,12 @@ again:
     jlt r2, r3, again
     ldxdw r0, [r10-24]          # V111: were written
     exit
+
+-- bits_of_halves_of_addresses
+    ldxdw r2, [r1+0]
+    ldxdw r3, [r1+8]
+    mov r0, 0
+    jset32 r2, r3, out          # V114: half a pointer is compared
+    mov r0, 1
+out:
+    exit

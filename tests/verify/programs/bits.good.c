@@ -325,3 +325,21 @@ PROGRAM(saturated)
         return CHAM_ERROR(2);
     return product;
 }
+
+static const s8 steps[8] = {-4, -3, -2, -1, 1, 2, 3, 4};
+
+PROGRAM(lowest_bit_by_multiplication)
+{
+    static const u8 places[32] = {0,  1,  28, 2,  29, 14, 24, 3, 30, 22, 20, 15, 25, 17, 4,  8,
+                                  31, 27, 13, 23, 21, 19, 16, 7, 26, 12, 18, 6,  11, 5,  10, 9};
+    u32 v = ctx->hash;
+    return cells[places[(v & -v) * 0x077cb531u >> 27]];
+}
+
+PROGRAM(sign_extended_table)
+{
+    s32 at = 16 + steps[ctx->hash & 7];
+    if (at < 0 || at >= 32)
+        return CHAM_ERROR(1);
+    return cells[at];
+}

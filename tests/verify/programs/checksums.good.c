@@ -320,3 +320,16 @@ PROGRAM(completes_the_checksum_later)
     *(u16 *)(ip + 36) = (u16)cham_fold(sum);
     return cham_csum_later(ctx, 20, 36) ? CHAM_ERROR(1) : CHAM_TX;
 }
+
+PROGRAM(sum_folded_until_it_fits)
+{
+    u16 *word = ctx->data;
+    u32 sum = 0;
+    if ((void *)(word + 10) > ctx->data_end)
+        return CHAM_ERROR(1);
+    for (int i = 0; i < 10; i++)
+        sum += word[i];
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return sum;
+}

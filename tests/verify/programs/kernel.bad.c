@@ -18,6 +18,11 @@ MAP_OF_BYTES(ring, RINGBUF, 4096);
 MAP_WITHOUT_TYPES(programs, PROG_ARRAY, 8, 4, 4);
 MAP_WITHOUT_TYPES(devices, DEVMAP, 8, 4, 4);
 MAP_WITHOUT_TYPES(perf, PERF_EVENT_ARRAY, 8, 4, 4);
+MAP_WITHOUT_TYPES(waiting, QUEUE, 32, 0, 8);
+MAP_WITH_FLAGS(fixed, ARRAY, 4, u32, u64, READ_ONLY_FOR_PROGRAMS);
+
+static const char text[] = "a message";
+char changing[12] = "changing";
 
 PROGRAM_OF(xdp, reserved_and_not_checked)
 {
@@ -481,4 +486,289 @@ PROGRAM_OF(socket, mark_written)
 {
     ctx->mark = 1; /* V113: the context is written */
     return 0;
+}
+
+/* ---- memory of helpers ---------------------------------------------------------------------------------------------- */
+
+static long counts_in_a_key(void *map, u32 *key, struct event *value, void *unused);
+
+PROGRAM_OF(xdp, callback_counts_in_its_key)
+{
+    bpf_for_each_map_elem(&values, counts_in_a_key, 0, 0);
+    return XDP_PASS;
+}
+
+static long counts_in_a_key(void *map, u32 *key, struct event *value, void *unused)
+{
+    (void)map;
+    (void)value;
+    (void)unused;
+    __sync_fetch_and_add(key, 1); /* V113: written */
+    return 0;
+}
+
+static long loads_into_a_key(void *map, u32 *key, struct event *value, struct xdp_md **ctx);
+
+PROGRAM_OF(xdp, callback_loads_into_its_key)
+{
+    struct xdp_md *c = ctx;
+    bpf_for_each_map_elem(&values, loads_into_a_key, &c, 0);
+    return XDP_PASS;
+}
+
+static long loads_into_a_key(void *map, u32 *key, struct event *value, struct xdp_md **ctx)
+{
+    (void)map;
+    (void)value;
+    return bpf_xdp_load_bytes(*ctx, 0, key, 4) & 1; /* V113: written */
+}
+
+PROGRAM_OF(xdp, loads_bytes_into_the_packet)
+{
+    u8 *p = DATA;
+    if (p + 8 > (u8 *)DATA_END)
+        return XDP_PASS;
+    return bpf_xdp_load_bytes(ctx, 8, p, 8) ? XDP_DROP : XDP_PASS; /* V120: argument 3 */
+}
+
+PROGRAM_OF(xdp, route_of_a_question_in_the_packet)
+{
+    struct bpf_fib_lookup *fib = DATA;
+    if ((void *)(fib + 1) > DATA_END)
+        return XDP_PASS;
+    return bpf_fib_lookup(ctx, fib, sizeof *fib, 0) ? XDP_DROP : XDP_PASS; /* V120: argument 2 */
+}
+
+PROGRAM_OF(xdp, packet_put_out_as_a_sample)
+{
+    u8 *p = DATA;
+    if (p + 64 > (u8 *)DATA_END)
+        return XDP_PASS;
+    return bpf_ringbuf_output(&ring, p, 64, 0) ? XDP_DROP : XDP_PASS; /* V120: argument 2 */
+}
+
+PROGRAM_OF(xdp, packet_as_a_sample_of_itself)
+{
+    u8 *p = DATA;
+    if (p + 64 > (u8 *)DATA_END)
+        return XDP_PASS;
+    return bpf_perf_event_output(ctx, &perf, 0, p, 64) ? XDP_DROP : XDP_PASS; /* V120: argument 4 */
+}
+
+PROGRAM_OF(xdp, element_taken_into_the_packet)
+{
+    u64 *p = DATA;
+    if ((void *)(p + 1) > DATA_END)
+        return XDP_PASS;
+    return bpf_map_pop_elem(&waiting, p) ? XDP_DROP : XDP_PASS; /* V120: argument 2 */
+}
+
+PROGRAM_OF(tc, bytes_of_the_packet_stored_in_it)
+{
+    u8 *p = DATA;
+    if (p + 8 > (u8 *)DATA_END)
+        return TC_OK;
+    return bpf_skb_store_bytes(ctx, 8, p, 8, 0) ? TC_SHOT : TC_OK; /* V120: argument 3 */
+}
+
+PROGRAM_OF(xdp, read_only_map_updated)
+{
+    u32 zero = 0;
+    u64 value = 1;
+    return bpf_map_update_elem(&fixed, &zero, &value, 0) ? XDP_DROP : XDP_PASS; /* V113: fixed */
+}
+
+PROGRAM_OF(xdp, read_only_map_written)
+{
+    u32 zero = 0;
+    u64 *value = bpf_map_lookup_elem(&fixed, &zero);
+    if (value)
+        *value = 1; /* V113: fixed */
+    return XDP_PASS;
+}
+
+PROGRAM_OF(xdp, read_only_map_filled_by_a_helper)
+{
+    u32 zero = 0;
+    u64 *value = bpf_map_lookup_elem(&fixed, &zero);
+    if (value)
+        bpf_xdp_load_bytes(ctx, 0, value, 8); /* V113: fixed */
+    return XDP_PASS;
+}
+
+PROGRAM_OF(xdp, element_taken_into_less)
+{
+    u32 half;
+    return bpf_map_pop_elem(&waiting, &half) ? XDP_DROP : XDP_PASS; /* V101: stack */
+}
+
+PROGRAM_OF(xdp, program_array_updated)
+{
+    u32 zero = 0;
+    return bpf_map_update_elem(&programs, &zero, &zero, 0) ? XDP_DROP : XDP_PASS; /* V120: map programs is of another kind */
+}
+
+PROGRAM_OF(xdp, constant_text_overwritten_by_a_helper)
+{
+    char *t = (char *)text;
+    asm volatile("" : "+r"(t));
+    return bpf_xdp_load_bytes(ctx, 0, t, 4) ? XDP_DROP : XDP_PASS; /* V113: .rodata */
+}
+
+PROGRAM_OF(xdp, message_longer_than_its_text)
+{
+    return bpf_trace_printk(text, 100) & 1; /* V106: .rodata */
+}
+
+PROGRAM_OF(xdp, compared_with_a_text_that_can_change)
+{
+    return bpf_strncmp(changing, sizeof changing, changing) ? XDP_DROP : XDP_PASS; /* V120: argument 3 */
+}
+
+/* ---- what callbacks leave behind -------------------------------------------------------------------------------------- */
+
+static long reserves_and_forgets(u32 turn, void *unused);
+
+PROGRAM_OF(xdp, callback_reserves_and_forgets)
+{
+    return bpf_loop(3, reserves_and_forgets, 0, 0) ? XDP_PASS : XDP_DROP; /* V117: has not been given back */
+}
+
+static long reserves_and_forgets(u32 turn, void *unused)
+{
+    (void)turn;
+    (void)unused;
+    return bpf_ringbuf_reserve(&ring, 8, 0) == 0;
+}
+
+static long moves_the_head(u32 turn, struct xdp_md **ctx);
+
+PROGRAM_OF(xdp, callback_ends_packet_addresses)
+{
+    u8 *p = DATA;
+    struct xdp_md *c = ctx;
+    if (p + 4 > (u8 *)DATA_END)
+        return XDP_PASS;
+    bpf_loop(1, moves_the_head, &c, 0);
+    return p[0]; /* V110: packet addresses lost theirs */
+}
+
+static long moves_the_head(u32 turn, struct xdp_md **ctx)
+{
+    return bpf_xdp_adjust_head(*ctx, (int)turn) & 1;
+}
+
+static long clears_a_pointer(u32 turn, u64 **value);
+
+PROGRAM_OF(xdp, callback_clears_a_pointer)
+{
+    u32 zero = 0;
+    u64 *value = bpf_map_lookup_elem(&counts, &zero);
+    if (!value)
+        return XDP_PASS;
+    bpf_loop(1, clears_a_pointer, &value, 0);
+    return (int)*value; /* V107: not an address */
+}
+
+static long clears_a_pointer(u32 turn, u64 **value)
+{
+    (void)turn;
+    *value = 0;
+    return 0;
+}
+
+static long hands_out_its_stack(u32 turn, u64 **p);
+
+PROGRAM_OF(xdp, callback_hands_out_its_own_stack)
+{
+    u64 mine = 5, *p = &mine;
+    bpf_loop(1, hands_out_its_stack, &p, 0);
+    return (int)*p;
+}
+
+static long hands_out_its_stack(u32 turn, u64 **p)
+{
+    u64 local = turn;
+    asm volatile("" : : "r"(&local) : "memory");
+    *p = &local; /* V112: stored in the caller's frame */
+    return 0;
+}
+
+PROGRAM_OF(tc, own_socket_released)
+{
+    struct bpf_sock *sk = (void *)ctx->sk;
+    if (sk)
+        bpf_sk_release(sk); /* V117: argument 1 was not acquired */
+    return TC_OK;
+}
+
+PROGRAM_OF(tc, facts_of_a_connection_after_its_release)
+{
+    struct bpf_sock_tuple tuple = {};
+    struct bpf_sock *sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof tuple, -1, 0);
+    if (!sk)
+        return TC_OK;
+    struct bpf_tcp_sock *t = bpf_tcp_sock(sk);
+    bpf_sk_release(sk);
+    return t ? (int)t->snd_cwnd : TC_OK; /* V110: value */
+}
+
+PROGRAM_OF(tc, tuple_longer_than_what_holds_it)
+{
+    u32 word = 0;
+    struct bpf_sock *sk = bpf_sk_lookup_tcp(ctx, (void *)&word, 12, -1, 0); /* V101: stack */
+    if (sk)
+        bpf_sk_release(sk);
+    return TC_OK;
+}
+
+NOINLINE int jumps_away(struct xdp_md *ctx);
+
+PROGRAM_OF(xdp, tail_call_in_a_function)
+{
+    u8 *p = DATA;
+    if (p + 4 > (u8 *)DATA_END)
+        return XDP_PASS;
+    int failed = jumps_away(ctx);
+    return p[0] + failed; /* V110: packet addresses lost theirs */
+}
+
+NOINLINE int jumps_away(struct xdp_md *ctx)
+{
+    bpf_tail_call(ctx, &programs, 0);
+    return 1;
+}
+
+PROGRAM_OF(xdp, metadata_written_unchecked)
+{
+    *(u32 *)DATA_META = 1; /* V102: packet offset 0..4 */
+    return XDP_PASS;
+}
+
+PROGRAM_OF(xdp, metadata_beyond_the_packet)
+{
+    u32 *meta = DATA_META;
+    if ((void *)(meta + 1) > DATA)
+        return XDP_PASS;
+    return (int)meta[1]; /* V102: packet offset 4..8 */
+}
+
+PROGRAM_OF(xdp, before_the_packet_by_its_metadata)
+{
+    u8 *meta = DATA_META, *data = DATA;
+    if (meta + 4 > data)
+        return XDP_PASS;
+    return data[-4]; /* V102: before */
+}
+
+PROGRAM_OF(tc, private_words_beyond_the_last)
+{
+    *(u64 *)&ctx->cb[4] = 1; /* V105: no field of that size */
+    return TC_OK;
+}
+
+PROGRAM_OF(tc, mark_written_by_a_byte)
+{
+    *(u8 *)&ctx->mark = 1; /* V105: of that size */
+    return TC_OK;
 }

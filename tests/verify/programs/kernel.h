@@ -72,6 +72,7 @@ struct bpf_fib_lookup {
 #define TC_SHOT 2
 
 #define NO_PREALLOCATION 1
+#define READ_ONLY_FOR_PROGRAMS 128
 
 #define HASH 1
 #define ARRAY 2

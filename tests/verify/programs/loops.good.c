@@ -265,3 +265,15 @@ PROGRAM(batches_of_lookups)
     }
     return found;
 }
+
+PROGRAM(walk_until_the_end)
+{
+    u8 *p = ctx->data, *end = ctx->data_end;
+    u32 sum = 0;
+    for (u8 *q = p; q < end; q++) {
+        sum += *q;
+        if (q - p > 20)
+            break;
+    }
+    return sum;
+}

@@ -10,25 +10,6 @@ struct tcp {
 };
 
 u32 cells[32];
-static const s8 steps[8] = {-4, -3, -2, -1, 1, 2, 3, 4};
-
-/* ---- the check of the element's bounds is removed by the compiler, which knows the table ---------------------------- */
-
-PROGRAM(lowest_bit_by_multiplication)
-{
-    static const u8 places[32] = {0,  1,  28, 2,  29, 14, 24, 3, 30, 22, 20, 15, 25, 17, 4,  8,
-                                  31, 27, 13, 23, 21, 19, 16, 7, 26, 12, 18, 6,  11, 5,  10, 9};
-    u32 v = ctx->hash;
-    return cells[places[(v & -v) * 0x077cb531u >> 27]];
-}
-
-PROGRAM(sign_extended_table)
-{
-    s32 at = 16 + steps[ctx->hash & 7];
-    if (at < 0 || at >= 32)
-        return CHAM_ERROR(1);
-    return cells[at];
-}
 
 /* ---- division by a variable ----------------------------------------------------------------------------------------- */
 
@@ -100,20 +81,7 @@ PROGRAM(option_of_a_proven_length)
     return CHAM_DONE;
 }
 
-/* ---- a number and what is left of it after a shift ------------------------------------------------------------------- */
-
-PROGRAM(sum_folded_until_it_fits)
-{
-    u16 *word = ctx->data;
-    u32 sum = 0;
-    if ((void *)(word + 10) > ctx->data_end)
-        return CHAM_ERROR(1);
-    for (int i = 0; i < 10; i++)
-        sum += word[i];
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return sum;
-}
+/* ---- a count that is computed twice ---------------------------------------------------------------------------------- */
 
 PROGRAM(words_counted_down)
 {
@@ -236,4 +204,61 @@ PROGRAM(halving_64_bits)
     while (v >>= 1)
         n++;
     return cells[n];
+}
+
+/* ---- an index within what is proven by a constant --------------------------------------------------------------------- */
+
+PROGRAM(index_within_a_proven_header)
+{
+    u8 *p = ctx->data;
+    if (p + 64 > (u8 *)ctx->data_end)
+        return CHAM_ERROR(1);
+    return p[ctx->hash & 63];
+}
+
+PROGRAM(word_within_a_proven_header)
+{
+    u8 *p = ctx->data;
+    u32 i = ctx->hash;
+    if (p + 64 > (u8 *)ctx->data_end || i > 62)
+        return CHAM_ERROR(1);
+    return *(u16 *)(p + i);
+}
+
+/* ---- at most at the end, and not at it ---------------------------------------------------------------------------------- */
+
+PROGRAM(bytes_up_to_a_length)
+{
+    u8 *p = ctx->data;
+    u64 length = (u8 *)ctx->data_end - p;
+    u32 sum = 0;
+    for (u32 i = 0; i < 20; i++) {
+        if (i >= length)
+            break;
+        sum += p[i];
+    }
+    return sum;
+}
+
+/* ---- two numbers of which the sum, or the greater, is checked --------------------------------------------------------------- */
+
+PROGRAM(offset_and_length_within_a_name)
+{
+    u32 i = ctx->id;
+    struct flow *f = cham_lookup(&flows, &i);
+    u8 *p = ctx->data;
+    if (!f || p + 2 > (u8 *)ctx->data_end)
+        return CHAM_ERROR(1);
+    u8 offset = p[0], length = p[1];
+    if (offset + length > 16 || !length)
+        return CHAM_ERROR(2);
+    return f->name[offset];
+}
+
+PROGRAM(below_a_count_that_is_checked_later)
+{
+    u32 i = ctx->id, count = ctx->hash;
+    if (i < count && count <= 32)
+        return cells[i];
+    return CHAM_DONE;
 }
