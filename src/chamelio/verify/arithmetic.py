@@ -7,7 +7,7 @@ from chamelio.bpf.insn import Insn
 from chamelio.verify import scalar as s
 from chamelio.verify.demand import Demand, Shown
 from chamelio.verify.forms import Form
-from chamelio.verify.memory import PACKETS
+from chamelio.verify.memory import MOVABLE, PACKETS
 from chamelio.verify.scalar import UNKNOWN, Scalar, const
 from chamelio.verify.subject import Refused, Subject, bit
 from chamelio.verify.values import Pointer, State, Value
@@ -19,7 +19,6 @@ MAX_FORMS = 16
 MAX_SHIFTS = 8  # numbers known to be others, shifted
 MAX_ROOMS = 8  # distances to the packet's end that a state remembers
 DISTANT = (*PACKETS, "packet_end", "stale")  # differences of these say how long a packet is, or was
-MOVABLE = ("stack", *PACKETS, "map_value", "map_key", "entry", "data", "allocated")
 
 _SWAPPED = {
     bpf.JEQ: bpf.JEQ, bpf.JNE: bpf.JNE, bpf.JGT: bpf.JLT, bpf.JLT: bpf.JGT, bpf.JGE: bpf.JLE, bpf.JLE: bpf.JGE,
@@ -96,15 +95,9 @@ class Arithmetic:
     @staticmethod
     def _shifted(state: State, op: int, bits: int, target: Scalar, by: int, result: Scalar) -> Scalar:
         """What a shift by a constant has to do with what was shifted."""
-        known = state.shifts.get(target.ident)
-        if (
-            op != bpf.LSH
-            and bits == 64
-            and by == 32
-            and known is not None
-            and known[1] in (EITHER, SIGNED if op == bpf.ARSH else UNSIGNED)
-        ):
-            return result._replace(ident=known[0])  # up and down again: it is what it was
+        source, before = state.shifts.get(target.ident, (0, 0))
+        if op != bpf.LSH and bits == 64 and by == 32 and before in (EITHER, SIGNED if op == bpf.ARSH else UNSIGNED):
+            return result._replace(ident=source)  # up and down again: it is what it was
         relation = 0
         if op == bpf.RSH and by and (bits == 64 or target.umax <= s.U32):
             relation = by

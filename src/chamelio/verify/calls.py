@@ -12,7 +12,7 @@ from chamelio.verify.cost import COPY_BYTES, LINE, MISS
 from chamelio.verify.demand import Demand
 from chamelio.verify.kernel import SOCKETS, UNSUPPORTED, helper_names
 from chamelio.verify.kernel.maps import MAPS as KERNEL_MAPS
-from chamelio.verify.memory import PACKETS, Memory
+from chamelio.verify.memory import MOVABLE, PACKETS, Memory
 from chamelio.verify.scalar import UNKNOWN, Scalar
 from chamelio.verify.subject import Refused, Subject
 from chamelio.verify.values import STACK_BYTES, Pointer, State, Value
@@ -198,15 +198,7 @@ class Calls:
                     "with a length of 0 only it can be left out",
                 )  # fmt: skip
             return
-        if not isinstance(value, Pointer) or value.region not in (
-            "stack",
-            *PACKETS,
-            "entry",
-            "map_value",
-            "map_key",
-            "data",
-            "allocated",
-        ):
+        if not isinstance(value, Pointer) or value.region not in MOVABLE:
             raise _wrong(helper, reg, arg, value, f"the address of {count_bytes(high)}")
         if value.null:
             if arg.nullable and high == 0:

@@ -18,6 +18,7 @@ from chamelio.verify.values import META, NOTHING, STACK_BYTES, Pointer, State, V
 from chamelio.verify.words import count_bytes, describe, place, span
 
 PACKETS = ("packet", "packet_meta")
+MOVABLE = ("stack", *PACKETS, "entry", "map_value", "map_key", "data", "allocated")  # within these, offsets can be added
 MAX_TABLE = 4096  # elements of a constant table that are looked at
 BEFORE = 1 << 12  # whole lines: bytes before what a variable packet address counts from, so that none is negative
 

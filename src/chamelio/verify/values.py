@@ -20,7 +20,8 @@ class Pointer(NamedTuple):
     """An address: base object, constant offset, and a variable part within [vmin, vmax].
 
     `region`: "stack", "ctx", "packet", "packet_meta", "packet_end", "entry", "entry_end", "map_value", "data", "allocated" and
-    "map_key" (of `limit` bytes), "sock" and its like; or what cannot be dereferenced: "map", "inner_map", "function" (at slot `off`).
+    "map_key" (of `limit` bytes), "sock" and its like; or what cannot be dereferenced: "map", "inner_map", "function" (at slot
+    `off`).
     `map`: index of the map. `frame`: whose stack. `var`: names the variable part of a packet pointer, so that a comparison
     with the packet's end proves bytes for every pointer that shares it; 0: there is none. `step`: a power of two that the
     variable part is a multiple of. `null`: it may be NULL, and all pointers of this number are together. `object`: tells the
@@ -157,8 +158,8 @@ class State:
     the packet's end; what is shown of it is shown of the packet. `links[ident] = (root, delta)`: a number that is `delta` more
     than the number `root`, modulo 2^64. `shifts[ident] = (source, n)`: a number that is the number `source` without its low n
     bits; n negative: with 32 bits of zero behind it, which fits into the upper half (see `Arithmetic`). `forms[ident]`: what a
-    number is of another. `refs`: what was acquired and not given back yet. `touched[object]`: cache lines of it that were accessed on this
-    path (bits; see `Memory`).
+    number is of another. `refs`: what was acquired and not given back yet. `touched[object]`: cache lines of it that were
+    accessed on this path (bits; see `Memory`).
     """
 
     regs: list[Value | None]
