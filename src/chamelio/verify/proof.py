@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from chamelio.bpf.object import Program
 
 Region = Literal[
-    "stack", "ctx", "packet", "packet_meta", "entry", "map_value", "map_key", "data", "allocated", "sock", "sock_common", "tcp_sock",
-    "xsk", "several",
+    "stack", "ctx", "packet", "packet_meta", "entry", "map_value", "map_key", "data", "allocated", "sock", "sock_common",
+    "tcp_sock", "xsk", "several",
 ]  # fmt: skip
 
 
