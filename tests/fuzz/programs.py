@@ -19,7 +19,7 @@ from chamelio.bpf.maps import MAP_KIND_DATA, MapDef
 from chamelio.bpf.object import Object, Program
 from chamelio.verify.catalogue import HOOKS
 from chamelio.verify.kernel import maps as kernel
-from verify.generate import Generator
+from verify.generate import ALU, JUMPS, Generator
 from verify.kernel import generate
 from verify.kernel.families import sample
 from verify.kernel.test_families import FAMILIES, program_of
@@ -213,8 +213,30 @@ def as_input(section: str, insns: Sequence[Insn], sections: Sequence[str] = SECT
     return bytes((sections.index(section), 0)) + bpf.encode(insns)
 
 
+def numbers(r: random.Random) -> str:
+    """A program that does nothing but calculate, so that hardly a change of it is refused, and shows all that it has calculated."""
+    lines = ["ldxdw r6, [r1+32]", "ldxsw r7, [r1+44]", "ldxw r8, [r1+40]", "lddw r5, 0x8000000000000001", "mov r0, 1", "mov r4, -1"]
+    registers = [f"r{n}" for n in (0, 4, 5, 6, 7, 8)]
+    for _ in range(r.randint(8, 40)):
+        a, b, width = r.choice(registers), r.choice(registers), r.choice(("", "32"))
+        lines.append(
+            r.choice((
+                f"{r.choice(ALU)}{width} {a}, {b}",
+                f"{r.choice(ALU)}{width} {a}, {b}",
+                f"{r.choice(ALU)}{width} {a}, {r.randint(-9, 40)}",
+                f"neg{width} {a}", f"{r.choice(('be', 'le', 'bswap'))}{r.choice((16, 32, 64))} {a}",
+                f"{r.choice(('movsx832', 'movsx1632', 'movsx864', 'movsx1664', 'movsx3264'))} {a}, {b}",
+                f"{r.choice(JUMPS)}{width} {a}, {r.choice((b, r.randint(-2, 20)))}, +1\nxor {b}, {r.randint(1, 99)}",
+                f"stxdw [r10-8], {a}\nldx{r.choice(('b', 'h', 'w', 'dw', 'sb', 'sh', 'sw'))} {b}, [r10-8]",
+            ))
+        )  # fmt: skip
+    for register in registers[1:]:
+        lines += ["mul r0, 31", f"add r0, {register}"]
+    return "\n".join([*lines, "exit"])
+
+
 def given(sections: Sequence[str]) -> Iterator[bytes]:
-    """The verifier's own test programs, and some of the generator's."""
+    """The verifier's own test programs, some that calculate, and some of the generator's."""
     for case in cases("*.asm"):
         section = case.hook if case.hook in SECTIONS else f"chamelio/{case.hook}"
         if section in sections:
@@ -223,6 +245,8 @@ def given(sections: Sequence[str]) -> Iterator[bytes]:
         for text in sample(family, 0, 12):
             yield as_input("tc" if context == generate.TC else "xdp", program_of(text).insns, sections)
     r = random.Random(0)
+    for n in range(40):
+        yield as_input(RUN[n % len(RUN)], assemble(numbers(r)), sections)
     for n in range(80):
         yield bytes((n % len(sections), GENERATED | n)) + r.randbytes(r.randint(20, 300))
     for n in range(60):

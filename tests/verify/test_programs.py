@@ -12,7 +12,7 @@ from chamelio.verify import Limits, verify_program
 from chamelio.verify.codes import CODES
 from verify.suite import PROGRAMS, Case, cases
 
-BAD, GOOD, REFUSED = cases("*.bad.*"), cases("*.good.*"), cases("refused.c")
+BAD, GOOD, REFUSED = cases("*.bad.*"), cases("*.good.*"), cases("refused*.c")
 FEW = Limits(steps=3_000, seconds=30)
 
 #: Programs that must be refused, and are not yet.
