@@ -23,7 +23,7 @@ class Failed(AssertionError):
 class Paths:
     """The paths through one piece of code. `width`: of all terms; `timeout`: seconds for each question to the solver."""
 
-    def __init__(self, width: int, timeout: float = 20) -> None:
+    def __init__(self, width: int, timeout: float = 60) -> None:
         self.width = width
         self.timeout = int(timeout * 1000)
         self.facts: list[Any] = []
