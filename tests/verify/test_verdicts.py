@@ -13,7 +13,7 @@ from chamelio.jit.layout import RING_IN
 from chamelio.verify import Limits, Verdict, render, verify_object, verify_program
 from chamelio.verify.catalogue import CHAMELIO, PACKET_MAX
 from chamelio.verify.codes import CODES
-from chamelio.verify.cost import MISS
+from chamelio.verify.cost import DEFAULT, lines_of
 from chamelio.verify.flow import Shape
 from chamelio.verify.render import extent
 from chamelio.verify.verifier import verify_every
@@ -93,7 +93,7 @@ def test_an_error_without_lines_is_told_too() -> None:
 
 def test_an_accepted_program_is_told_in_one_line() -> None:
     text = render(verify_program(*assembled("mov r0, 0\nexit")))
-    assert text.startswith("accept  test (chamelio/rx): worst case 2 cycles cold, 2 warm")
+    assert text.startswith("accept  test (chamelio/rx): worst case 1,014 cycles cold, 2 warm")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_over_budget_is_told_at_the_line_where_most_goes() -> None:
     assert verify_program(obj, program, budget=accepted.cost_cold).verdict == "accept"
     refused = verify_program(obj, program, budget=accepted.cost_cold - 1)
     assert (refused.code, refused.verdict, refused.insn, refused.path) == ("V161", "budget", 2, ())
-    assert str(accepted.cost_cold) in refused.message and str(accepted.cost_cold - 1) in refused.reason
+    assert f"{accepted.cost_cold:,}" in refused.message and f"{accepted.cost_cold - 1:,}" in refused.reason
     assert "at test.asm:3" in refused.reason
 
 
@@ -159,6 +159,9 @@ def test_a_hook_has_one_handler() -> None:
 # ---- what is charged ----------------------------------------------------------------------------------------------
 
 
+COSTS = DEFAULT.instructions
+
+
 def cost(text: str, maps: list[MapDef] = MAPS) -> tuple[int, int]:
     obj, program = assembled(text)
     verdict = verify_program(dataclasses.replace(obj, maps=maps), program)
@@ -168,7 +171,7 @@ def cost(text: str, maps: list[MapDef] = MAPS) -> tuple[int, int]:
 
 def test_the_worst_of_two_branches_counts() -> None:
     text = "ldxw r2, [r1+44]\nmov r0, 0\njeq r2, 0, other\ndiv r0, 3\nexit\nother: add r0, 1\nexit"
-    assert cost(text)[1] == 2 + 1 + 1 + 25 + 1
+    assert cost(text)[1] == COSTS.load + 1 + 1 + COSTS.divide + 1
     swapped = text.replace("div r0, 3", "sub r0, 1").replace("add r0, 1", "mod r0, 3")
     assert cost(swapped) == cost(text)
 
@@ -183,21 +186,22 @@ def test_what_is_behind_a_join_counts_on_every_path_to_it() -> None:
 def test_an_access_that_may_lie_on_two_lines_misses_twice() -> None:
     text = "ldxdw r2, [r1+0]\nldxdw r3, [r1+8]\nmov r4, r2\nadd r4, 80\nmov r0, 0\njgt r4, r3, exit\nldxw r0, [r2+{}]\nexit"
     aligned, split = cost(text.format(60)), cost(text.format(62))
-    assert aligned[1] == split[1] and split[0] == aligned[0] + MISS
+    assert aligned[1] == split[1] and split[0] == aligned[0] + DEFAULT.cold.miss
 
 
 def test_long_values_cost_what_copying_them_takes() -> None:
     text = "".join(f"stdw [r10-{8 * n}], 0\n" for n in range(1, 65))
     text += "stw [r10-512], 0\nmov r2, r10\nadd r2, -512\nmov r3, r2\nmov r4, 0\nlddw r1, map 0\ncall 2\nmov r0, 0\nexit"
     short, long_ = (cost(text, [dataclasses.replace(MAPS[0], value_size=size)]) for size in (64, 512))
-    assert long_[1] - short[1] == 448 // 8
-    assert long_[0] - short[0] == 448 // 8 + 2 * 7 * MISS
+    assert long_[1] - short[1] == 7 * COSTS.copy
+    assert long_[0] - short[0] == 7 * (COSTS.copy + DEFAULT.cold.stream)
 
 
 def test_a_copy_is_priced_by_the_longest_that_it_can_be() -> None:
     text = "ldxw r5, [r1+44]\n{}mov r4, 0\nmov r3, 0\nlddw r2, map 5\ncall 0x103\nmov r0, 0\nexit"
     unknown, bounded = cost(text.format("")), cost(text.format("and r5, 63\n"))
-    assert unknown[1] - bounded[1] == PACKET_MAX - 63 - 1
+    price = DEFAULT.helpers["cham_pkt_to_bytes"]["bytes"]
+    assert unknown[1] - bounded[1] == (lines_of(PACKET_MAX) - 1) * price.per_line - 1
 
 
 def test_a_program_that_is_too_long_is_refused_at_once() -> None:

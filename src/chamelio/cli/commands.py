@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from chamelio import __version__
-from chamelio.cli import bpf, daemon, protocol, stats, tenant, trace, verify
+from chamelio.cli import bpf, daemon, measure, protocol, stats, tenant, trace, verify
 from chamelio.cli.common import Group, Settings, common
 from chamelio.cli.output import fields
 from chamelio.messages import Refusal
@@ -62,6 +62,10 @@ def swap(settings: Settings) -> int:
     return result if isinstance(result, int) else 0
 
 
+bench.add_command(measure.bounds)
+bench.add_command(measure.verify)
+
+
 @click.command()
 @click.argument("code")
 @common()
@@ -88,6 +92,7 @@ for command in (
     stats.stats,
     trace.trace,
     bpf.bpf,
+    measure.calibrate,
     demo,
     bench,
     explain,

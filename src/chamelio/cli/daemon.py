@@ -62,6 +62,15 @@ def parse_route(text: str) -> dict[str, Any]:
     return {"prefix": prefix, "port": port, "gateway": gateway or None}
 
 
+def _put_in_force(costs: Path | None) -> None:
+    """Check the table of costs, and hand it to the processes that we start. Raises Refusal."""
+    from chamelio.verify.cost import VARIABLE, table
+
+    if costs is not None:
+        os.environ[VARIABLE] = os.fspath(costs.resolve())
+    table()
+
+
 @click.command()
 @click.option("--port", "ports", multiple=True, metavar="NAME=SPEC", help="A port, e.g. w0=wire:w0:a. May be repeated.")
 @click.option(
@@ -77,6 +86,10 @@ def parse_route(text: str) -> dict[str, Any]:
     "--budget", "budgets", multiple=True, metavar="HOOK=CYCLES",
     help="Most that a handler may cost in the worst case, e.g. rx=50000. May be repeated.",
 )  # fmt: skip
+@click.option(
+    "--costs", type=click.Path(path_type=Path), metavar="FILE",
+    help="A table of costs for the verifier, as `chamelio calibrate --write` makes it [default: $CHAMELIO_COSTS].",
+)  # fmt: skip
 @click.option("--detach", is_flag=True, help="Run in the background; returns when requests are answered.")
 @click.option("--ready-fd", type=int, hidden=True)
 @common()
@@ -91,6 +104,7 @@ def up(
     hardening: str,
     grace: float,
     budgets: tuple[str, ...],
+    costs: Path | None,
     detach: bool,
     ready_fd: int | None,
 ) -> int | None:
@@ -106,6 +120,7 @@ def up(
     for cpu in set(cpus) - os.sched_getaffinity(0):
         allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
         raise Refusal("usage", f"--cpu {cpu}: there is no such processor for us", f"processors are {allowed}")
+    _put_in_force(costs)
     if detach:
         words = [f"--port={p}" for p in ports] + [f"--route={r}" for r in routes]
         words += [*(f"--cpu={cpu}" for cpu in cpus), f"--cores={cores}"]

@@ -17,6 +17,7 @@ from chamelio.jit.unit import HOOKS
 from chamelio.verify import Verdict, verify_object
 from chamelio.verify.codes import CODES
 from chamelio.verify.contexts import context_of
+from chamelio.verify.cost import table
 
 MODES = ("joint", "separate", "fixed")
 
@@ -31,9 +32,9 @@ class Rejected(Exception):
 
 
 def unit_key(object_bytes: bytes, options: Options) -> str:
-    """What names a unit: the object's content, the options and this version of the provider."""
+    """What names a unit: the object's content, the options, this version of the provider and the table of costs."""
     digest = hashlib.sha256()
-    for part in (object_bytes, msgspec.json.encode(options), __version__.encode(), provider_digest()):
+    for part in (object_bytes, msgspec.json.encode(options), __version__.encode(), provider_digest(), table().digest):
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()
 

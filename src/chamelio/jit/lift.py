@@ -16,7 +16,7 @@ from chamelio.bpf.insn import Insn
 from chamelio.bpf.object import Object
 from chamelio.verify import Access, Proof
 from chamelio.verify.catalogue import HELPERS, PACKET_MAX
-from chamelio.verify.cost import insn_cost
+from chamelio.verify.cost import LINE, counted, insn_cost
 from chamelio.verify.proof import Mask
 
 STACK = 512
@@ -407,11 +407,13 @@ class _Function:
             else:
                 arguments.append(f"i64 {self.get(reg)}")
         if self.env.count:
-            self.charge(helper.cost.fixed)
-            if helper.cost.per_byte and helper.length_arg:
+            cost = counted(helper)
+            self.charge(cost.fixed)
+            if cost.per_line and helper.length_arg:
                 length = self.value(f"and i64 {self.get(helper.length_arg)}, 4294967295")
                 length = self.value(f"call i64 @llvm.umin.i64(i64 {length}, i64 {PACKET_MAX})")
-                self.charge(self.value(f"mul i64 {length}, {helper.cost.per_byte}"))
+                lines = self.value(f"udiv i64 {self.value(f'add i64 {length}, {LINE - 1}')}, {LINE}")
+                self.charge(self.value(f"mul i64 {lines}, {cost.per_line}"))
         returns_pointer = helper.ret != "scalar"
         result = self.value(f"call {'ptr' if returns_pointer else 'i64'} @{_helper_symbol(helper.name)}({', '.join(arguments)})")
         self.set(0, self.value(f"ptrtoint ptr {result} to i64") if returns_pointer else result)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from chamelio.bpf.maps import MapDef
 from chamelio.jit.layout import ARRAY, HASH, TIMER, TX, pool_sizes
 from chamelio.verify.catalogue import EMITS, HELPERS, PACKET_MAX
+from chamelio.verify.cost import counted, lines_of
 
 ENOENT, EINVAL, ENOSPC = 2, 22, 28
 U32, U64 = 0xFFFFFFFF, (1 << 64) - 1
@@ -38,9 +39,9 @@ def internet_sum(data: bytes, seed: int = 0) -> int:
 
 def charge_of(number: int, arguments: Sequence[int]) -> int:
     """Cycles that a call counts on the virtual clock, given r1 and what follows; the call instruction itself aside."""
-    helper = HELPERS[number]
+    helper, cost = HELPERS[number], counted(HELPERS[number])
     length = min(arguments[helper.length_arg - 1] & U32, PACKET_MAX) if helper.length_arg else 0
-    return helper.cost.fixed + helper.cost.per_byte * length
+    return cost.fixed + cost.per_line * lines_of(length)
 
 
 class Turn:

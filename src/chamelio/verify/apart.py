@@ -25,6 +25,7 @@ from chamelio.bpf.insn import EXIT, JMP, BpfFormatError, Insn
 from chamelio.bpf.object import Object, Program, load_object
 from chamelio.confine import PIPE, confine, isolate
 from chamelio.verify.codes import CODES
+from chamelio.verify.cost import table
 from chamelio.verify.proof import Limits, Verdict
 from chamelio.verify.verifier import verify_object
 
@@ -313,6 +314,7 @@ def verify_apart(
     `context`: a name in CONTEXTS, instead of what the sections say; `every`: all errors of a program, not the first alone;
     `progress(done, programs)` is called after each program. The calling process should have one thread: it forks.
     """
+    table()  # a child cannot read the file that it may come from
     limits = limits or ObjectLimits()
     watch = _Watch(_Child(data, name, context, every, limits), limits, progress)
     verdicts = watch.run()

@@ -59,7 +59,7 @@ def _greatest(found: list[Share]) -> tuple[Share, ...]:
 
 def spent_mostly(found: tuple[Share, ...], total: int) -> str:
     """Where most of it goes, in words; empty if nothing stands out."""
-    if not found or not total:
+    if not found or 100 * found[0].cycles < total:  # the rest is what beginning a run costs
         return ""
     first = found[0]
     where = f"{first.file.rpartition('/')[2]}:{first.line}" if first.line else f"instruction {first.pc}"

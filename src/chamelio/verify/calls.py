@@ -8,7 +8,7 @@ from chamelio.bpf.insn import Insn
 from chamelio.bpf.maps import MapDef
 from chamelio.verify import scalar as s
 from chamelio.verify.catalogue import PACKET_MAX, Arg, Helper
-from chamelio.verify.cost import COPY_BYTES, LINE, MISS
+from chamelio.verify.cost import price
 from chamelio.verify.demand import Demand
 from chamelio.verify.kernel import SOCKETS, UNSUPPORTED, helper_names
 from chamelio.verify.kernel.maps import MAPS as KERNEL_MAPS
@@ -315,18 +315,13 @@ class Calls:
 
     @staticmethod
     def _price(state: State, helper: Helper, m: MapDef | None) -> tuple[int, int]:
-        length = lines = copied = 0
+        length = 0
         if helper.length_arg:
             value = state.regs[helper.length_arg]
             assert isinstance(value, Scalar)
             # beyond the longest packet a helper refuses; it is priced as what it could do at most
             length = min(s.truncate(value, 32).umax, PACKET_MAX)
-        if m is not None and any(arg.kind in ("value", "entry") for arg in helper.args):
-            # the helper's own price has the first line of what it copies; both ends of the rest may miss
-            rest = max(0, m.value_size - LINE)
-            lines, copied = 2 * -(-rest // LINE), -(-rest // COPY_BYTES)
-        warm = helper.cost.fixed + helper.cost.per_byte * length + copied
-        return warm + MISS * (helper.cost.lines + lines + -(-length // LINE)), warm
+        return price(helper, length, m)
 
 
 def _wrong(helper: Helper, reg: int, arg: Arg, value: Value, wanted: str) -> Refused:

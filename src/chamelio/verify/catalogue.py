@@ -1,6 +1,6 @@
 """What handlers may see and call, as data: contexts, helpers, verdicts. `include/chamelio.h` says the same in C; a test compares.
 
-Costs are cycles of the cost model: `Cost(fixed, per_byte, lines)`; `lines` is how many cache lines a cold call may miss.
+Costs are cycles of the cost model: `Cost(fixed, per_line, lines, per_line_cold)`; `verify/cost.py` says what they mean.
 """
 
 from __future__ import annotations
@@ -82,11 +82,12 @@ class Arg:
 
 @dataclass(frozen=True)
 class Cost:
-    """Cycles: `fixed` + `per_byte` x length; cold: `lines` misses more, and one per 64 bytes of length."""
+    """Cycles: `fixed`, and `per_line` for each 64 bytes of length; cold: `lines` misses more, and `per_line_cold` for each."""
 
     fixed: int
-    per_byte: int = 0
+    per_line: int = 0
     lines: int = 0
+    per_line_cold: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,46 +149,46 @@ HELPERS: dict[int, Helper] = {
     h.id: h
     for h in (
         Helper(1, "cham_lookup", (Arg("map", "map", (ARRAY, HASH)), Arg("key", "key")), "map_value_or_null",
-               Cost(40, 0, 4), "the value of a key in an array or hash map, or NULL", pure=True),
+               Cost(60, 0, 4), "the value of a key in an array or hash map, or NULL", pure=True),
         Helper(2, "cham_update",
                (Arg("map", "map", (ARRAY, HASH)), Arg("key", "key"), Arg("value", "value"), Arg("flags", "scalar")),
-               "scalar", Cost(120, 0, 6), "insert or overwrite", "-ENOSPC: the hash is full; -ENOENT: no such index"),
-        Helper(3, "cham_delete", (Arg("map", "map", (HASH,)), Arg("key", "key")), "scalar", Cost(80, 0, 5),
+               "scalar", Cost(120, 0, 5), "insert or overwrite", "-ENOSPC: the hash is full; -ENOENT: no such index"),
+        Helper(3, "cham_delete", (Arg("map", "map", (HASH,)), Arg("key", "key")), "scalar", Cost(80, 0, 4),
                "remove a key from a hash map", "-ENOENT: it is not there"),
         Helper(0x101, "cham_push", (Arg("ring", "map", (RING_OUT,)), Arg("context", "scalar"), Arg("entry", "entry")),
                "scalar", Cost(40, 0, 4), "put a copy of an entry in the ring of a context",
                "-ENOSPC: the ring is full; -EINVAL: no such context, or its ring is damaged"),
-        Helper(0x102, "cham_resize", (_CTX, Arg("len", "scalar")), "scalar", Cost(60, 1, 2),
+        Helper(0x102, "cham_resize", (_CTX, Arg("len", "scalar")), "scalar", Cost(40, 8, 4, 48),
                "set the packet's length; what it gains is zero", "-EINVAL: beyond the longest packet", True, length_arg=2),
-        Helper(0x103, "cham_pkt_to_bytes", (_CTX, _BYTES, _ID, Arg("pos", "scalar"), _SPAN), "scalar", Cost(40, 1, 3),
+        Helper(0x103, "cham_pkt_to_bytes", (_CTX, _BYTES, _ID, Arg("pos", "scalar"), _SPAN), "scalar", Cost(40, 8, 4, 64),
                "copy a span of the packet to a position of a buffer", "-EINVAL: span, id, or longer than the buffer",
                length_arg=5),
-        Helper(0x104, "cham_bytes_to_pkt", (_CTX, _BYTES, _ID, Arg("pos", "scalar"), _SPAN), "scalar", Cost(80, 1, 5),
+        Helper(0x104, "cham_bytes_to_pkt", (_CTX, _BYTES, _ID, Arg("pos", "scalar"), _SPAN), "scalar", Cost(60, 8, 5, 64),
                "copy from a buffer to a span, which may extend the packet", "-EINVAL: span, id, or longer than the buffer",
                True, length_arg=5),
-        Helper(0x105, "cham_csum", (_CTX, _SPAN, Arg("seed", "scalar")), "scalar", Cost(30, 1, 1),
+        Helper(0x105, "cham_csum", (_CTX, _SPAN, Arg("seed", "scalar")), "scalar", Cost(30, 16, 1, 48),
                "ones' complement sum of a span (RFC 1071)", "-EINVAL: the span is not within the packet", pure=True,
                length_arg=2),
-        Helper(0x106, "cham_schedule", (_IDS, _ID, Arg("when", "scalar")), "scalar", Cost(60, 0, 4),
+        Helper(0x106, "cham_schedule", (_IDS, _ID, Arg("when", "scalar")), "scalar", Cost(60, 0, 5),
                "make an id due at a time", "-ENOENT: no such id"),
         Helper(0x107, "cham_cancel", (_IDS, _ID), "scalar", Cost(50, 0, 4), "forget an id",
                "-ENOENT: no such id, or it was not set"),
-        Helper(0x108, "cham_pace", (_IDS, _ID, Arg("gap", "scalar")), "scalar", Cost(65, 0, 4),
+        Helper(0x108, "cham_pace", (_IDS, _ID, Arg("gap", "scalar")), "scalar", Cost(65, 0, 5),
                "make an id due some time after it was due last: pacing", "-ENOENT: no such id"),
-        Helper(0x109, "cham_random", (_CTX,), "scalar", Cost(10), "64 random bits"),
-        Helper(0x10A, "cham_hash", (_CTX, Arg("a", "scalar"), Arg("b", "scalar")), "scalar", Cost(12),
+        Helper(0x109, "cham_random", (_CTX,), "scalar", Cost(40, 0, 1), "64 random bits"),
+        Helper(0x10A, "cham_hash", (_CTX, Arg("a", "scalar"), Arg("b", "scalar")), "scalar", Cost(20, 0, 1),
                "keyed hash of two words", pure=True),
-        Helper(0x10B, "cham_emit", (_CTX,), "scalar", Cost(300, 0, 12),
+        Helper(0x10B, "cham_emit", (_CTX,), "scalar", Cost(60, 0, 3),
                "transmit the packet as it stands and go on without one",
                "-ENOSPC: as many as a run may; -EINVAL: there is no packet", True),
         Helper(0x10C, "cham_csum_later", (_CTX, Arg("start", "scalar"), Arg("at", "scalar")), "scalar", Cost(8, 0, 1),
                "let the provider complete the transport checksum", "-EINVAL: there is no packet, or no such place"),
         Helper(0x10D, "cham_bytes_open", (_BYTES, _ID, Arg("size", "scalar"), Arg("keep", "scalar")), "scalar",
-               Cost(250, 2, 68), "give an id of a pool a buffer, keeping some of what was in the old one",
+               Cost(300, 16, 24, 128), "give an id of a pool a buffer, keeping some of what was in the old one",
                "-ENOSPC: the pool has none; -EINVAL: no such id or size, a fixed map, or too much to keep", length_arg=4),
-        Helper(0x10E, "cham_bytes_close", (_BYTES, _ID), "scalar", Cost(200, 0, 50), "take the buffer of an id back",
+        Helper(0x10E, "cham_bytes_close", (_BYTES, _ID), "scalar", Cost(350, 0, 20), "take the buffer of an id back",
                "-ENOENT: it has none"),
-        Helper(0x10F, "cham_bytes_size", (_BYTES, _ID), "scalar", Cost(10, 0, 1), "bytes of the buffer of an id, 0: none",
+        Helper(0x10F, "cham_bytes_size", (_BYTES, _ID), "scalar", Cost(16, 0, 2), "bytes of the buffer of an id, 0: none",
                pure=True),
     )
 }  # fmt: skip

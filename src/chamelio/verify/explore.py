@@ -19,7 +19,7 @@ from chamelio.bpf.insn import Insn, jump_target
 from chamelio.bpf.object import Object, Program
 from chamelio.verify.calls import Callback
 from chamelio.verify.catalogue import Context
-from chamelio.verify.cost import insn_cost
+from chamelio.verify.cost import insn_cost, mispredict
 from chamelio.verify.cover import Cover, Features, features
 from chamelio.verify.demand import Demand, Effect, number_flow
 from chamelio.verify.flow import Shape
@@ -359,7 +359,7 @@ class Explorer:
             if insn.src != 0:
                 raise Refused("V140", "a kernel function (kfunc) is called", "there is no kernel here")
         elif insn.is_cond_jump:
-            return 0, 0, self._branch(pc, insn, state, after)
+            return mispredict(), 0, self._branch(pc, insn, state, after)
         else:
             return 0, 0, self._jump(pc, jump_target(pc, insn))
         cold, warm, callback = self.machine.calls.helper(state, pc, insn)

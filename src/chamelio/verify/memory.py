@@ -7,7 +7,7 @@ from chamelio.bpf.insn import Insn
 from chamelio.jit.layout import SHARED
 from chamelio.verify import scalar as s
 from chamelio.verify.catalogue import MAP_READ_ONLY, MAP_WRITE_ONLY, Context, CtxField
-from chamelio.verify.cost import LINE, MISS
+from chamelio.verify.cost import LINE, miss
 from chamelio.verify.demand import Demand
 from chamelio.verify.kernel.contexts import SOCKETS
 from chamelio.verify.kernel.maps import MAPS as KERNEL_MAPS
@@ -52,7 +52,7 @@ class Memory:
         if atomic and p.region in ("ctx", *PACKETS, "entry", *SOCKETS):
             raise Refused("V115", f"an atomic operation on {describe(p)}", "atomics work on maps and the stack")
         if p.region not in ("stack", "ctx"):
-            self.subject.extra_cold += MISS * self._misses(state, p, size)
+            self.subject.extra_cold += miss() * self._misses(state, p, size)
         self._record(pc, p, size, shared)
         return p
 

@@ -33,8 +33,9 @@ Written by `python -m chamelio.verify.reference docs/reference.md` from the cata
 (`verify/catalogue.py`); do not edit it. A test compiles and verifies every example; each begins with `#include "chamelio.h"`.
 
 Costs are cycles of the cost model. *Warm*: all data in the first-level cache. *Cold*: each cache line that may miss costs
-{cost.MISS} more. A worst case is that of the dearest path of a handler, and is what `chamelio verify` prints; a turn is
-charged what was measured, at most the cold bound. A packet has at most {PACKET_MAX} bytes from its IP header on.
+{cost.DEFAULT.cold.miss} more; [bounds.md](bounds.md) tells more. A worst case is that of the dearest path of a handler, and is what
+`chamelio verify` prints; a turn is charged what was measured, at most the cold bound. A packet has at most {PACKET_MAX} bytes
+from its IP header on.
 """
 
 
@@ -58,7 +59,7 @@ def context(c: Context) -> Iterator[str]:
         "A handler is a function at a hook, `CHAM_HANDLER(rx)`: `rx` runs for a packet that has arrived, `ring` for an entry of\n"
         "the inbound ring, `tx` for an id that is due to send, `timer` for an id whose deadline has passed. Only `rx` starts with\n"
         f"a packet. Its argument is `struct chamelio_ctx *ctx`, {c.size} bytes, read-only. A load of a field costs\n"
-        f"{cost.MEMORY} cycles and never misses.\n"
+        f"{cost.DEFAULT.instructions.load} cycles and never misses.\n"
     )
     yield "| field | offset | meaning |\n|---|---|---|"
     for f in c.fields:
@@ -95,10 +96,10 @@ def price(h: Helper) -> str:
     warm = f"{h.cost.fixed} cycles warm"
     lines = f"up to {h.cost.lines} cache lines when cold" if h.cost.lines else "no cache line beyond what was read"
     if h.length_arg:
-        warm += f" + {h.cost.per_byte} per byte of length"
-        lines += f", and one for every {cost.LINE} bytes"
+        warm += f" + {h.cost.per_line} for every {cost.LINE} bytes of length"
+        lines += f", and {h.cost.per_line_cold} cycles for every {cost.LINE} bytes"
     if any(a.kind in ("value", "entry") for a in h.args):
-        warm += f" + 1 per {cost.COPY_BYTES} bytes that are copied beyond the first {cost.LINE}"
+        warm += f" + {cost.DEFAULT.instructions.copy} for every {cost.LINE} bytes that are copied beyond the first"
     return f"{warm}; {lines}"
 
 
@@ -130,13 +131,17 @@ def instructions() -> Iterator[str]:
     """The cost model."""
     yield _heading("Cost of instructions")
     yield "| instruction | cycles |\n|---|---|"
+    costs, cold = cost.DEFAULT.instructions, cost.DEFAULT.cold
     for what, cycles in (
-        ("arithmetic, moves, wide constants, branches", cost.SIMPLE),
-        ("load or store", f"{cost.MEMORY}, and {cost.MISS} if it misses (never on the stack or in the context)"),
-        ("multiplication", cost.MULTIPLY),
-        ("division, modulo", cost.DIVIDE),
-        ("atomic operation", cost.ATOMIC),
-        ("call of a helper", f"{cost.CALL}, and the helper"),
+        ("arithmetic, moves, wide constants", costs.simple),
+        ("branch", f"{costs.branch}, and {cold.mispredict} for a conditional one that was not foreseen"),
+        ("load", f"{costs.load}, and {cold.miss} if it misses (see above)"),
+        ("store", f"{costs.store}, and the same"),
+        ("multiplication", costs.multiply),
+        ("division, modulo", costs.divide),
+        ("atomic operation", costs.atomic),
+        ("call of a helper", f"{costs.call}, and the helper"),
+        ("code that is in no cache", f"{cold.start}, and {cold.code} for each instruction, once"),
     ):
         yield f"| {what} | {cycles} |"
     yield ""

@@ -12,6 +12,7 @@ from chamelio.verify.attribution import shares, spent_mostly
 from chamelio.verify.catalogue import Context
 from chamelio.verify.codes import CODES
 from chamelio.verify.contexts import CONTEXTS, context_of
+from chamelio.verify.cost import start_cost
 from chamelio.verify.explore import Explorer
 from chamelio.verify.proof import Limits, Note, Proof, Share, Verdict
 from chamelio.verify.subject import Refused
@@ -47,6 +48,7 @@ def verify_every(
             verdict = _refusal(program, finding.refused, finding.pc, finding.path, explorer.steps, started, notes=finding.notes)
             seen.setdefault((finding.refused.code, finding.pc, finding.refused.message), verdict)
         return list(seen.values())
+    explorer.cold += start_cost(program, explorer.subject.facts.reached)
     spent = shares(program, explorer.worst)
     if budget is not None and explorer.cold > budget:
         return [_over_budget(program, explorer, spent, budget, started)]

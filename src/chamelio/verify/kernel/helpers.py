@@ -11,7 +11,7 @@ from chamelio.verify.catalogue import Arg, Cost, Helper
 from chamelio.verify.kernel import maps as m
 from chamelio.verify.kernel.names import helper_names
 
-_QUICK, _MAP, _COPY, _HEAVY = Cost(30, 0, 2), Cost(100, 0, 8), Cost(100, 1, 8), Cost(1000, 1, 40)
+_QUICK, _MAP, _COPY, _HEAVY = Cost(30, 0, 2), Cost(100, 0, 8), Cost(100, 16, 8, 128), Cost(1000, 64, 40, 128)
 
 _CTX = Arg("ctx", "ctx")
 _FLAGS = Arg("flags", "scalar")
@@ -58,7 +58,7 @@ def _helper(
     sizes = [register for register, arg in enumerate(args, 1) if arg.kind in ("size", "size_or_zero")]
     return Helper(
         _NUMBERS[name], f"bpf_{name}", args, ret, cost, "", "a negative error" if ret == "scalar" else "", ends_packet,
-        length_arg=sizes[-1] if sizes and cost.per_byte else None, acquires=acquires, releases=releases,
+        length_arg=sizes[-1] if sizes and cost.per_line else None, acquires=acquires, releases=releases,
     )  # fmt: skip
 
 
