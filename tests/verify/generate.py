@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from verify.joins import Joins
 from verify.world import Input
 
 EDGES = [0, 1, 2, 7, 15, 16, 63, 64, 127, 128, 255, 256, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 32,
@@ -13,11 +14,13 @@ JUMPS = ["jeq", "jne", "jgt", "jge", "jlt", "jle", "jset", "jsgt", "jsge", "jslt
 SIZES = [("b", 1), ("h", 2), ("w", 4), ("dw", 8)]
 
 
-class Generator:
+class Generator(Joins):
     """One program. r9 is the context all along, r5..r8 are numbers, r0..r4 scratch; the stack's lowest slots are written."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, joins: bool | None = None) -> None:
+        """`joins`: whether it is about joins of two ways; by default half of the programs are."""
         self.r = random.Random(seed)
+        self.joins = joins
         self.lines: list[str] = []
         self.functions: list[str] = []
         self.labels = 0
@@ -37,8 +40,11 @@ class Generator:
         self.emit("mov r9, r1", "ldxdw r6, [r9+32]", "ldxw r7, [r9+44]", "mov r8, 3")
         for slot in range(1, 9):
             self.emit(f"stdw [r10-{8 * slot}], {self.r.randrange(16)}")
-        for _ in range(self.r.randint(2, 9)):
+        joins = self.r.random() < 0.5 if self.joins is None else self.joins
+        for _ in range(self.r.randint(0, 2) if joins else self.r.randint(2, 9)):
             self.statement()
+        for _ in range(self.r.choice((1, 1, 1, 2)) if joins else 0):
+            self.join()
         self.emit("mov r0, r6", "xor r0, r7", "add r0, r8", "exit")
         lines = self.lines + self.functions
         for _ in range(self.r.choice((0, 0, 0, 1, 1, 2))):
@@ -78,7 +84,7 @@ class Generator:
         if self.hook == "ring":
             kinds += [self.entry] * 2
         if self.depth < 3:
-            kinds += [self.branch] * 4 + [self.loop] * 2 + [self.call]
+            kinds += [self.branch] * 4 + [self.loop] * 2 + [self.call, self.join]
         self.r.choice(kinds)()
 
     def some(self, least: int, most: int) -> None:
@@ -337,11 +343,13 @@ def inputs(seed: int, count: int) -> list[Input]:
     r = random.Random(f"inputs{seed}")
 
     def number(bits: int) -> int:
-        return (r.choice(EDGES) if r.random() < 0.5 else r.getrandbits(r.randint(1, 64))) & (1 << bits) - 1
+        kind = r.random()
+        found = r.randrange(20) if kind < 0.25 else r.choice(EDGES) if kind < 0.6 else r.getrandbits(r.randint(1, 64))
+        return found & (1 << bits) - 1
 
     return [
         Input(
-            packet=r.randbytes(r.choice((0, 1, 14, 20, 41, 64, 128))),
+            packet=r.randbytes(r.choice((0, 1, 3, 8, 14, 20, 41, 64, 128))),
             entry=r.randbytes(16),
             now=number(64),
             id=number(32),

@@ -25,7 +25,7 @@ from chamelio.trace.turn import Turn, charge_of
 from chamelio.verify import Proof
 from chamelio.verify.catalogue import HELPERS
 from chamelio.verify.catalogue import Helper as HelperEntry
-from chamelio.verify.cost import insn_cost
+from chamelio.verify.cost import LINE, MISS, insn_cost
 from verify.suite import MAPS
 
 GAP = 64
@@ -114,6 +114,8 @@ class World(Turn):
         self.view("turn")[:] = turn
         self.interpreter: Interpreter | None = None
         self.charged = 0
+        self.missed: set[int] = set()  # cache lines that instructions have accessed
+        self.missing = 0  # cache lines that helpers may have
         self._point_at_packet()
 
     def _point_at_packet(self) -> None:
@@ -166,9 +168,15 @@ class World(Turn):
         ring = proof.hook == "ring"
         self.reset(start, ring)
         insns = proof.program.insns
+        turn = range(self.address("turn"), self.address("turn") + self.places["turn"][1])
 
         def step(pc: int, regs: list[int]) -> None:
-            self.charged += insn_cost(insns[pc])
+            insn = insns[pc]
+            self.charged += insn_cost(insn)
+            if insn.is_load or insn.is_store or insn.is_atomic:
+                at = regs[insn.src if insn.is_load else insn.dst] + insn.off
+                if 0 <= at - self.base < len(self.arena) and at not in turn:
+                    self.missed |= {at // LINE, (at + insn.size - 1) // LINE}
             if on_step is not None:
                 on_step(self, pc, regs)
 
@@ -179,11 +187,17 @@ class World(Turn):
         )  # fmt: skip
         return self.interpreter.run(self.address("turn")), self.charged
 
+    @property
+    def cold(self) -> int:
+        """What the run would have cost if every cache line that it accessed had missed once."""
+        return self.charged + MISS * (len(self.missed) + self.missing)
+
     def _interpreted(self, number: int) -> Helper:
         helper = HELPERS[number]
 
         def call(interpreter: Interpreter, *args: int) -> int:
             self.charged += charge_of(number, args)
+            self.missing += helper.cost.lines
             return int(self.helpers[number](*args[: len(helper.args)]))
 
         return call

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import platform
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -100,6 +101,15 @@ class Verdict:
             if line and not line.startswith(_NOT_WHY):
                 return line.strip()
         return os.strerror(self.errno) if self.errno else ""
+
+    @property
+    def slot(self) -> int | None:
+        """The instruction that the log ends with."""
+        unreachable = re.match(r"unreachable insn (\d+)", self.message)
+        at = unreachable or None
+        for found in re.finditer(r"^(\d+): \([0-9a-f]{2}\)", self.log, re.MULTILINE):
+            at = unreachable or found
+        return int(at[1]) if at else None
 
     @property
     def processed(self) -> int:

@@ -70,10 +70,10 @@ def check(name: str, seed: int, count: int, runs: int) -> tuple[Counter[tuple[bo
             theirs.close()
             accepted, also = ours.verdict == "accept", theirs.errno == 0
             verdicts[accepted, also] += 1
-            if accepted and not also:
-                assert explained(theirs.message, text), f"{theirs.message}\n{text}"
-            if accepted and not any(f"call {number}\n" in text for number in ELSEWHERE):
-                runs_safely(program, context, number, runs)
+            if ours.proof is not None and not also:
+                assert explained(theirs, ours.proof, text), f"{theirs.message}\n{text}"
+            if ours.proof is not None and not any(f"call {number}\n" in text for number in ELSEWHERE):
+                runs_safely(ours.proof, context, number, runs)
             if also and not accepted:
                 refused.append(f"{ours.code} {ours.message}; {ours.reason}\n{text}")
     return verdicts, refused

@@ -19,7 +19,7 @@ import pytest
 
 from chamelio.bpf.asm import AsmError
 from chamelio.bpf.object import Object, Program
-from chamelio.verify import Limits, Verdict, verify_program
+from chamelio.verify import Limits, Proof, Verdict, verify_program
 from verify.generate import EDGES
 from verify.kernel import bpf_syscall
 from verify.kernel.bpf_syscall import TYPE_OF_CONTEXT, Kernel, run
@@ -85,9 +85,15 @@ def contents(r: random.Random) -> dict[int, dict[bytes, bytes]]:
     return {0: array(8), 1: flows(), 2: array(8), 4: array(4), 5: flows()}
 
 
-def explained(message: str, text: str) -> bool:
+def explained(theirs: bpf_syscall.Verdict, proof: Proof, text: str) -> bool:
     """Whether a refusal of the kernel's has an entry in explained.toml."""
-    return any(re.search(entry["says"], message) and re.search(entry.get("has", ""), text) for entry in EXPLAINED)
+    reached = theirs.slot is None or theirs.slot in proof.reached
+    return any(
+        re.search(entry["says"], theirs.message)
+        and re.search(entry.get("has", ""), text)
+        and not (reached and entry.get("unreached", False))
+        for entry in EXPLAINED
+    )
 
 
 def edge(r: random.Random) -> int:
@@ -100,8 +106,15 @@ def edge(r: random.Random) -> int:
     return r.getrandbits(r.randint(1, 64)) * r.choice((1, -1)) & (1 << 64) - 1
 
 
-def runs_safely(program: Program, context: str, seed: int, runs: int) -> None:
-    """Run a program on the interpreter alone, with numbers that look for trouble; a Fault says that it must not be accepted."""
+def runs_safely(proof: Proof, context: str, seed: int, runs: int) -> None:
+    """Run a program on the interpreter alone, with numbers that look for trouble.
+
+    A Fault says that it must not be accepted, and so does an instruction that no path was to lead to.
+    """
+
+    def step(pc: int, _: list[int]) -> None:
+        assert pc in proof.reached, f"instruction {pc} is run, and no path leads there"
+
     for number in range(runs):
         r = random.Random(f"edges{seed}.{number}")
         arrays = {index: {struct.pack("<I", i): struct.pack("<QQ", edge(r), edge(r)) for i in range(8)} for index in (0, 2)}
@@ -109,7 +122,7 @@ def runs_safely(program: Program, context: str, seed: int, runs: int) -> None:
         world = World(MAPS, context, packet, contents(r) | arrays)
         for offset in FREE_FIELDS[context]:
             struct.pack_into("<I", world.ctx, offset, edge(r) & 0xFFFFFFFF)
-        world.run(program.insns)
+        world.run(proof.program.insns, step)
 
 
 def compare(obj: Object, program: Program, context: str, seed: int, runs: int) -> int:
@@ -145,18 +158,18 @@ def tally(first: int, count: int, runs: int) -> Tally:
             theirs.close()
             accepted, also = ours.verdict == "accept", theirs.errno == 0
             out.verdicts[accepted, also] += 1
-            if accepted and not also and not explained(theirs.message, text):
+            if ours.proof is not None and not also and not explained(theirs, ours.proof, text):
                 out.unexplained.append(f"seed {seed} ({context}): {theirs.message}\n{text}")
             if also and not accepted:
                 what = f"{ours.code} {re.sub(r'-?[0-9]+', 'N', ours.message)}"
                 out.refused[what] += 1
                 out.examples.setdefault(what, f"{context}, instruction {ours.insn}: {ours.message}; {ours.reason}\n{text}")
-            if accepted and not any(call in text for call in UNSTEADY):
+            if ours.proof is not None and not any(call in text for call in UNSTEADY):
                 try:
                     if also:
                         out.runs += compare(obj, program, context, seed, runs)
                     else:
-                        runs_safely(program, context, seed, 10 * runs)
+                        runs_safely(ours.proof, context, seed, 10 * runs)
                 except Exception as error:
                     raise AssertionError(f"seed {seed} ({context}): {error}\n{text}") from error
     return out

@@ -119,7 +119,7 @@ class World:
 
     # ---- running -------------------------------------------------------------------------------------------------
 
-    def run(self, insns: list[Insn]) -> int:
+    def run(self, insns: list[Insn], on_step: Callable[[int, list[int]], None] | None = None) -> int:
         """r0. Raises Fault."""
         helpers = {
             1: self.lookup, 2: self.update, 3: self.delete, 9: self.skb_store_bytes, 26: self.skb_load_bytes, 28: self.csum_diff,
@@ -128,7 +128,7 @@ class World:
             190: self.xdp_store_bytes,
         }  # fmt: skip
         interpreter = Interpreter(
-            insns, memory=self.memory, max_steps=2_000_000, map_address=lambda i: MAPS_AT + i * MAP_STRIDE + 8,
+            insns, memory=self.memory, max_steps=2_000_000, on_step=on_step, map_address=lambda i: MAPS_AT + i * MAP_STRIDE + 8,
             helpers={number: self._called(helper) for number, helper in helpers.items()},
             map_value_address=lambda i, at: MAPS_AT + i * MAP_STRIDE + at,
         )  # fmt: skip

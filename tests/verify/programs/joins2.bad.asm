@@ -124,3 +124,54 @@ join:
     exit
     ldxw r0, [r10-4]            # V111: were written
     exit
+
+-- linked_at_another_distance
+    ldxw r8, [r1+44]
+    ldxdw r6, [r1+32]
+    jeq r8, 0, other
+    mov r7, r6
+    add r7, 8
+    ja join
+other:
+    mov r7, r6
+    add r7, 17
+join:
+    mov r0, 0
+    jgt r6, 7, out
+    lddw r2, map_value 9+0
+    add r2, r7
+    ldxb r0, [r2+0]             # V106: not within
+out:
+    exit
+
+-- a_longer_variable_part
+    ldxw r8, [r1+44]
+    ldxdw r6, [r1+32]
+    lddw r2, map_value 8+0
+    jeq r8, 0, other
+    and r6, 8
+    ja join
+other:
+    and r6, 24
+join:
+    mov r3, r2
+    add r3, r6
+    ja further
+further:
+    ldxdw r0, [r3+0]            # V106: not within
+    exit
+
+-- a_longer_variable_part_of_an_address
+    ldxw r8, [r1+44]
+    ldxdw r6, [r1+32]
+    lddw r2, map_value 8+0
+    jeq r8, 0, other
+    and r6, 8
+    add r2, r6
+    ja join
+other:
+    and r6, 24
+    add r2, r6
+join:
+    ldxdw r0, [r2+0]            # V106: not within
+    exit
