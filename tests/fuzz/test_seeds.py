@@ -19,6 +19,7 @@ def seeds(target: str) -> list[Path]:
     return sorted((SEEDS / target).iterdir())
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("path", seeds("loader"), ids=lambda p: p.name)
 def test_objects_are_loaded_or_refused(path: Path) -> None:
     bounded(load("loader").one)(path.read_bytes())
