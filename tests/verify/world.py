@@ -25,7 +25,7 @@ from chamelio.trace.turn import Turn, charge_of
 from chamelio.verify import Proof
 from chamelio.verify.catalogue import HELPERS
 from chamelio.verify.catalogue import Helper as HelperEntry
-from chamelio.verify.cost import LINE, MISS, insn_cost
+from chamelio.verify.cost import LINE, insn_cost, miss
 from verify.suite import MAPS
 
 GAP = 64
@@ -190,7 +190,7 @@ class World(Turn):
     @property
     def cold(self) -> int:
         """What the run would have cost if every cache line that it accessed had missed once."""
-        return self.charged + MISS * (len(self.missed) + self.missing)
+        return self.charged + miss() * (len(self.missed) + self.missing)
 
     def _interpreted(self, number: int) -> Helper:
         helper = HELPERS[number]
