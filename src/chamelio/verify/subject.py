@@ -49,7 +49,7 @@ class Facts:
         low, high = (min(old.low, number.smin), max(old.high, number.smax)) if old else (number.smin, number.smax)
         self.masks[pc] = Mask(low, high, source)
         known = number.const is not None and number.hard == number.value
-        if not known and not (number.smin >= 0 and number.hard <= number.smax):
+        if not known and not (number.smin == 0 and number.hard <= number.smax):  # a lower bound above 0 comes from a branch
             self.soft.add(pc)
 
 
