@@ -343,3 +343,19 @@ PROGRAM(sign_extended_table)
         return CHAM_ERROR(1);
     return cells[at];
 }
+
+PROGRAM(divided_by_constants)
+{
+    u32 a = ctx->id, b = ctx->hash;
+    return cells[a % 10] + cells[b / 10 % 32] + cells[a / 134217728];
+}
+
+PROGRAM(remainder_by_3)
+{
+    return cells[ctx->hash % 3];
+}
+
+PROGRAM(remainder_by_12)
+{
+    return cells[ctx->hash % 12];
+}

@@ -101,25 +101,9 @@ PROGRAM(words_counted_down)
 
 /* ---- a remainder by a constant, which the compiler makes of a multiplication ----------------------------------------- */
 
-PROGRAM(divided_by_constants)
-{
-    u32 a = ctx->id, b = ctx->hash;
-    return cells[a % 10] + cells[b / 10 % 32] + cells[a / 134217728];
-}
-
-PROGRAM(remainder_by_3)
-{
-    return cells[ctx->hash % 3];
-}
-
 PROGRAM(remainder_by_7)
 {
     return cells[ctx->hash % 7];
-}
-
-PROGRAM(remainder_by_12)
-{
-    return cells[ctx->hash % 12];
 }
 
 PROGRAM(remainder_by_14)
@@ -135,38 +119,6 @@ PROGRAM(remainder_by_31)
 PROGRAM(remainder_of_a_port_by_10)
 {
     return cells[(u16)ctx->hash % 10];
-}
-
-/* ---- an index within a local array is or-ed to its address ------------------------------------------------------------ */
-
-PROGRAM(local_array_by_a_masked_index)
-{
-    u32 seen[8] = {};
-    u8 *p = ctx->data, *end = ctx->data_end;
-    for (u32 i = 0; i < 16; i++) {
-        if (p + i + 1 > end)
-            break;
-        seen[p[i] & 7]++;
-    }
-    u32 most = 0;
-    for (u32 i = 1; i < 8; i++)
-        if (seen[i] > seen[most])
-            most = i;
-    return most;
-}
-
-PROGRAM(word_written_and_bytes_read)
-{
-    union {
-        u64 whole;
-        u32 half[2];
-        u16 quarter[4];
-        u8 byte[8];
-    } v;
-    v.whole = ctx->now;
-    u32 i = v.byte[2] & 7;
-    v.half[1] = ctx->hash;
-    return v.quarter[3] + v.byte[i];
 }
 
 /* ---- a pointer and a counter that move together ---------------------------------------------------------------------- */

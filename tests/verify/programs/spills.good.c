@@ -225,3 +225,33 @@ PROGRAM(packet_loaded_again_after_it_was_resized)
     *(struct cham_ipv4 *)p = saved;
     return CHAM_TX;
 }
+
+PROGRAM(local_array_by_a_masked_index)
+{
+    u32 seen[8] = {};
+    u8 *p = ctx->data, *end = ctx->data_end;
+    for (u32 i = 0; i < 16; i++) {
+        if (p + i + 1 > end)
+            break;
+        seen[p[i] & 7]++;
+    }
+    u32 most = 0;
+    for (u32 i = 1; i < 8; i++)
+        if (seen[i] > seen[most])
+            most = i;
+    return most;
+}
+
+PROGRAM(word_written_and_bytes_read)
+{
+    union {
+        u64 whole;
+        u32 half[2];
+        u16 quarter[4];
+        u8 byte[8];
+    } v;
+    v.whole = ctx->now;
+    u32 i = v.byte[2] & 7;
+    v.half[1] = ctx->hash;
+    return v.quarter[3] + v.byte[i];
+}
