@@ -103,7 +103,6 @@ MUTATIONS = [
     Mutation("variable_parts_are_aligned", Arithmetic, "_offset",
              "min(pointer.step, 1 << s.trailing_zeros(by))", "pointer.step"),
     Mutation("narrow_stores_keep_all", Memory, "store", "elif insn.size < 8 and value.umax >> 8 * insn.size:", "elif False:"),
-    Mutation("sign_extended_copies_are_linked", Memory, "load", "8 * insn.size)._replace(ident=0)", "8 * insn.size)"),
     Mutation("variable_stores_hit_the_lowest_place", Memory, "store", "p.vmax - p.vmin + insn.size)\n", "insn.size)\n"),
     Mutation("atomics_leave_the_stack", Memory, "atomic", "frame.write(at, insn.size, old)", "pass"),
 ]  # fmt: skip
