@@ -32,8 +32,6 @@ STORES = {
     TC: (("w", 8), ("w", 48), ("h", 50), ("dw", 56), ("w", 44), ("w", 32), ("b", 9)),
     SOCKET: (("w", 48), ("dw", 56), ("w", 8)),
 }
-#: Helpers that give something else each time.
-UNSTEADY = ("call 5\n", "call 7\n", "call 8\n", "call 125\n", "call 118\n", "call 46\n")
 
 
 class KernelGenerator(Generator):

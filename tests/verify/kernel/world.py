@@ -22,6 +22,17 @@ HEAD_LEAST = 40  # bytes that the kernel keeps before a packet
 ETHERNET = 14
 U64 = (1 << 64) - 1
 Helper = Callable[..., int]
+#: Helpers that a world has, and the method of each.
+HELPERS = {
+    1: "lookup", 2: "update", 3: "delete", 9: "skb_store_bytes", 26: "skb_load_bytes", 28: "csum_diff", 39: "skb_pull_data",
+    44: "adjust_head", 65: "adjust_tail", 87: "push", 88: "pop", 89: "peek", 130: "output", 131: "reserve", 132: "submit",
+    133: "submit", 189: "xdp_load_bytes", 190: "xdp_store_bytes",
+}  # fmt: skip
+
+
+def complete(insns: list[Insn]) -> bool:
+    """Whether a world has all helpers that a program calls."""
+    return all(insn.imm in HELPERS for insn in insns if insn.is_call and insn.src == 0)
 
 
 def error(number: int) -> int:
@@ -121,15 +132,9 @@ class World:
 
     def run(self, insns: list[Insn], on_step: Callable[[int, list[int]], None] | None = None) -> int:
         """r0. Raises Fault."""
-        helpers = {
-            1: self.lookup, 2: self.update, 3: self.delete, 9: self.skb_store_bytes, 26: self.skb_load_bytes, 28: self.csum_diff,
-            39: self.skb_pull_data, 44: self.adjust_head, 65: self.adjust_tail, 87: self.push, 88: self.pop, 89: self.peek,
-            130: self.output, 131: self.reserve, 132: self.submit, 133: self.submit, 189: self.xdp_load_bytes,
-            190: self.xdp_store_bytes,
-        }  # fmt: skip
         interpreter = Interpreter(
             insns, memory=self.memory, max_steps=2_000_000, on_step=on_step, map_address=lambda i: MAPS_AT + i * MAP_STRIDE + 8,
-            helpers={number: self._called(helper) for number, helper in helpers.items()},
+            helpers={number: self._called(getattr(self, name)) for number, name in HELPERS.items()},
             map_value_address=lambda i, at: MAPS_AT + i * MAP_STRIDE + at,
         )  # fmt: skip
         return interpreter.run(CTX_AT)
