@@ -193,10 +193,14 @@ class Arithmetic:
             raise Refused("V108", "arithmetic on a value that may be NULL", "it has not been compared with NULL on this path")
         if insn.op & bpf.X:
             self.facts.note_mask(pc, number, source=not swapped)
-        moved = self._offset(state, pointer, s.sub(const(0), number) if op == bpf.SUB else number)
+        by = s.sub(const(0), number) if op == bpf.SUB else number
+        moved = self._offset(state, pointer, by)
         state.regs[insn.dst] = moved
         made = moved.var if moved.var > 0 and moved.var != pointer.var else 0
-        self.subject.effects.append((Demand.address, bit(insn.dst), sources, made))
+        left = state.proven_bytes(pointer.var) - by.smax if made else 0
+        if left > 0:  # of what is proven behind the old base, at least that lies behind the new one
+            state.prove(made, left)
+        self.subject.effects.append((Demand.address, bit(insn.dst), sources, made, pointer.var, by.smax))
 
     @staticmethod
     def _disjoint(pointer: Pointer, number: Scalar) -> bool:

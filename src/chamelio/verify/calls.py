@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 from chamelio.bpf.insn import Insn
 from chamelio.bpf.maps import MapDef
 from chamelio.verify import scalar as s
-from chamelio.verify.catalogue import PACKET_MAX, Arg, Helper
+from chamelio.verify.catalogue import MAP_READ_ONLY, PACKET_MAX, Arg, Helper
 from chamelio.verify.cost import price
 from chamelio.verify.demand import Demand
 from chamelio.verify.kernel import SOCKETS, UNSUPPORTED, helper_names
+from chamelio.verify.kernel.helpers import CHANGES_MAP, PACKET_ACCESS
 from chamelio.verify.kernel.maps import MAPS as KERNEL_MAPS
 from chamelio.verify.memory import MOVABLE, PACKETS, Memory
 from chamelio.verify.scalar import UNKNOWN, Scalar
@@ -56,15 +57,17 @@ class Calls:
         if helper is None:
             raise self._no_such(insn.imm)
         effect = _Effect()
-        written: list[tuple[Pointer, int]] = []
+        written: list[tuple[Pointer, int, int]] = []
         index, m, callback = self._arguments(state, pc, helper, effect, written)
         cold, warm = self._price(state, helper, m)
         if helper.length_arg:
             effect.exact |= 1 << helper.length_arg
         arguments = state.regs[1:6]
-        for p, length in written:
-            frame = state.frames[p.frame]
-            frame.write(p.off + p.vmin + STACK_BYTES, length, UNKNOWN)
+        for p, length, surely in written:
+            frame, at = state.frames[p.frame], p.off + p.vmin + STACK_BYTES
+            frame.forget(at, length)
+            if surely:
+                frame.write(at, surely, UNKNOWN)
         if helper.releases is not None:
             self._release(state, helper, helper.releases)
         if helper.invalidates_packet and not self.is_tail_call(insn):
@@ -103,7 +106,7 @@ class Calls:
     # ---- arguments ---------------------------------------------------------------------------------------------------
 
     def _arguments(
-        self, state: State, pc: int, helper: Helper, effect: _Effect, written: list[tuple[Pointer, int]]
+        self, state: State, pc: int, helper: Helper, effect: _Effect, written: list[tuple[Pointer, int, int]]
     ) -> tuple[int | None, MapDef | None, Callback | None]:
         index: int | None = None
         m: MapDef | None = None
@@ -167,6 +170,8 @@ class Calls:
         known = KERNEL_MAPS.get(m.kind)
         if not self.context.runs and known is not None and known.unsupported:
             raise Refused("V140", f"map {m.name} is of kind {known.name}", f"{known.unsupported}: not supported")
+        if not self.context.runs and helper.id in CHANGES_MAP and m.attrs.get("map_flags", 0) & MAP_READ_ONLY:
+            raise Refused("V113", f"{helper.name}: map {m.name} is changed", "its flags forbid that to programs")
         if facts.map_args.setdefault(pc, value.map) != value.map:
             facts.map_args[pc] = None
         if arg.maps and m.kind not in arg.maps:
@@ -187,7 +192,7 @@ class Calls:
 
     def _memory(
         self, state: State, helper: Helper, reg: int, arg: Arg, value: Value, m: MapDef | None, effect: _Effect,
-        written: list[tuple[Pointer, int]],
+        written: list[tuple[Pointer, int, int]],
     ) -> None:  # fmt: skip
         low, high = self._length(state, helper, reg, arg, m)
         if arg.nullable and isinstance(value, Scalar) and value.const == 0:
@@ -212,20 +217,25 @@ class Calls:
             return
         writes = arg.kind in ("write", "value_out", "read_write")
         reads = arg.kind not in ("write", "value_out")
-        fixed = low == high and value.vmin == value.vmax
         self.memory.check(state, value, high, writes)
         if value.region == "stack":
-            if reads or not fixed:
+            if reads:
                 self.memory.check(state, value, high, False)
             at, length = value.off + value.vmin + STACK_BYTES, value.vmax - value.vmin + high
             if reads and state.frames[value.frame].holds_pointer(at, length):
                 raise Refused(
                     "V112", f"{helper.name}: argument {reg} ({arg.name}) contains an address", "it would leave the handler"
                 )
+            surely = low if value.vmin == value.vmax else 0  # bytes that are written whatever the length
             if writes:
-                written.append((value, length))
-            effect.stacks.append((value.frame, self.memory.stack_bits(value, high), fixed and not reads))
+                written.append((value, length, surely))
+            if reads:
+                effect.stacks.append((value.frame, self.memory.stack_bits(value, high), False))
+            elif surely:
+                effect.stacks.append((value.frame, ((1 << surely) - 1) << at, True))
         elif value.region in PACKETS:
+            if not self.context.runs and helper.id not in PACKET_ACCESS:
+                raise _wrong(helper, reg, arg, value, "memory other than the packet")
             effect.needs.append((value.var, value.off + high))
 
     def _length(self, state: State, helper: Helper, reg: int, arg: Arg, m: MapDef | None) -> tuple[int, int]:

@@ -94,12 +94,16 @@ class Demand:
         """Behind this lies what nothing is known of."""
         self.whole = True
 
-    def address(self, dst: int, sources: int, var: int) -> None:
-        """An address is computed; numbers in it are relied on. `var`: the packet base that it names first, 0: none."""
+    def address(self, dst: int, sources: int, var: int, base: int = 0, by: int = 0) -> None:
+        """An address is computed; numbers in it are relied on.
+
+        `var`: the packet base that it names first, 0: none; it lies at most `by` bytes behind the base that `base` names.
+        """
         self.read = self.read & ~dst | sources
         self.exact = self.exact & ~dst | sources
-        if var:
-            self.need.pop(var, None)
+        end = self.need.pop(var, None) if var else None
+        if end is not None:
+            self._needs(base, end + by)
 
     def distance(self, dst: int, sources: int) -> None:
         """The difference of two addresses."""

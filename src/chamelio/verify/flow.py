@@ -16,7 +16,7 @@ class Shape:
 
     def __init__(self, program: Program, context: Context) -> None:
         self.insns, self.context = program.insns, context
-        starts = sorted(program.subprogs)
+        starts = sorted(start for start in program.subprogs if start < len(self.insns))
         self.ends = dict(zip(starts, [*starts[1:], len(self.insns)], strict=True))
         self.targets: set[int] = set()
         self.bad: dict[int, Refused] = {}

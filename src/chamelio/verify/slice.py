@@ -47,7 +47,7 @@ class _Slice(Demand):
     def branch(self, *_: object) -> None:
         pass
 
-    def address(self, dst: int, sources: int, var: int) -> None:
+    def address(self, dst: int, sources: int, var: int, base: int = 0, by: int = 0) -> None:
         self._computed(dst, sources)
 
     def distance(self, dst: int, sources: int) -> None:

@@ -628,3 +628,14 @@ PROGRAM_OF(socket, prefix_of_a_variable_length)
         sum += bytes[i];
     return sum;
 }
+
+PROGRAM_OF(tc, loads_as_much_as_there_is)
+{
+    u8 bytes[64];
+    u32 length = ctx->len;
+    if (length > sizeof bytes)
+        length = sizeof bytes;
+    if (length < 20 || bpf_skb_load_bytes(ctx, 0, bytes, length))
+        return TC_OK;
+    return bytes[0];
+}

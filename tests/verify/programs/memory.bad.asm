@@ -326,7 +326,7 @@ out:
     mov r0, 0
     jgt r4, r3, exit
     add r2, r5
-    ldxb r0, [r2+0]             # V102: never compared
+    ldxb r0, [r2+1]             # V102: packet offset 1..2 from a variable base is not within the proven [0, 1)
     exit
 
 -- packet_unbounded_offset

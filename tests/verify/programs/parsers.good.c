@@ -766,3 +766,20 @@ PROGRAM(fields_of_bits)
     h->e = h->d;
     return h->c;
 }
+
+PROGRAM(index_within_a_proven_header)
+{
+    u8 *p = ctx->data;
+    if (p + 64 > (u8 *)ctx->data_end)
+        return CHAM_ERROR(1);
+    return p[ctx->hash & 63];
+}
+
+PROGRAM(word_within_a_proven_header)
+{
+    u8 *p = ctx->data;
+    u32 i = ctx->hash;
+    if (p + 64 > (u8 *)ctx->data_end || i > 62)
+        return CHAM_ERROR(1);
+    return *(u16 *)(p + i);
+}

@@ -160,23 +160,6 @@ PROGRAM(halving_64_bits)
 
 /* ---- an index within what is proven by a constant --------------------------------------------------------------------- */
 
-PROGRAM(index_within_a_proven_header)
-{
-    u8 *p = ctx->data;
-    if (p + 64 > (u8 *)ctx->data_end)
-        return CHAM_ERROR(1);
-    return p[ctx->hash & 63];
-}
-
-PROGRAM(word_within_a_proven_header)
-{
-    u8 *p = ctx->data;
-    u32 i = ctx->hash;
-    if (p + 64 > (u8 *)ctx->data_end || i > 62)
-        return CHAM_ERROR(1);
-    return *(u16 *)(p + i);
-}
-
 /* ---- at most at the end, and not at it ---------------------------------------------------------------------------------- */
 
 PROGRAM(bytes_up_to_a_length)

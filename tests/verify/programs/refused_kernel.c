@@ -1,17 +1,6 @@
 /* Safe programs for the kernel's hooks that the verifier refuses: what it cannot see yet. */
 #include "kernel.h"
 
-PROGRAM_OF(tc, loads_as_much_as_there_is)
-{
-    u8 bytes[64];
-    u32 length = ctx->len;
-    if (length > sizeof bytes)
-        length = sizeof bytes;
-    if (length < 20 || bpf_skb_load_bytes(ctx, 0, bytes, length))
-        return TC_OK;
-    return bytes[0];
-}
-
 PROGRAM_OF(tc, whole_socket_released_in_its_place)
 {
     struct bpf_sock_tuple tuple = {};

@@ -250,3 +250,14 @@ def _of(context: str) -> dict[int, Helper]:
 
 #: Context -> number -> helper.
 HELPERS: dict[str, dict[int, Helper]] = {context: _of(context) for context in _OWN}
+
+_PACKET_ACCESS = (
+    "map_lookup_elem map_update_elem map_delete_elem map_push_elem map_lookup_percpu_elem csum_diff sk_lookup_tcp sk_lookup_udp "
+    f"skc_lookup_tcp {_SYN_COOKIES}"
+)
+
+#: Helpers whose arguments in memory can lie in the packet.
+PACKET_ACCESS = frozenset(_NUMBERS[name] for name in _PACKET_ACCESS.split())
+
+#: Helpers that change what a map holds.
+CHANGES_MAP = frozenset(_NUMBERS[f"map_{what}_elem"] for what in ("update", "delete", "push", "pop"))
