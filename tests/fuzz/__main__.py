@@ -26,6 +26,7 @@ SEEDS = Path(__file__).parent / "seeds"
 BUILD = TESTS.parent / "build" / "fuzz"
 STUCK = 60  # seconds until an input is stopped; before that its own time is looked at
 MEMORY = 4096  # MiB
+SLICE = 600  # seconds of one process: LLVM keeps constants and names of all programs that it has seen
 MOST_CRASHES = 10  # of a target; then it is left alone
 _PROGRESS = re.compile(r"^#\d+\s.*cov: (\d+) ft: (\d+) corp: (\d+)/", re.M)
 _TOTAL = re.compile(r"^stat::(number_of_executed_units|new_units_added): +(\d+)$", re.M)
@@ -67,8 +68,9 @@ def fuzz(target: str, seconds: int) -> Outcome:
     old = set(places["crashes"].iterdir())
     while (left := int(seconds - outcome.seconds)) > 0 and len(outcome.crashes) < MOST_CRASHES:
         arguments = [
-            f"-max_total_time={left}", f"-timeout={STUCK}", f"-rss_limit_mb={MEMORY}", f"-max_len={load(target).MAX_LEN}",
-            f"-artifact_prefix={places['crashes']}/", "-print_final_stats=1", "-report_slow_units=60",
+            f"-max_total_time={min(left, SLICE)}", f"-timeout={STUCK}", f"-rss_limit_mb={MEMORY}",
+            f"-max_len={load(target).MAX_LEN}", f"-artifact_prefix={places['crashes']}/", "-print_final_stats=1",
+            "-report_slow_units=60",
         ]  # fmt: skip
         log = here / "log"
         with log.open("w") as out:
