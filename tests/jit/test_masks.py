@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from chamelio.bpf.asm import assemble
+from chamelio.bpf.maps import MapDef
 from chamelio.bpf.object import Object, Program
+from chamelio.jit.layout import DATA
 from chamelio.jit.lift import Environment, lift
 from chamelio.verify import Proof, verify_program
 from verify.suite import MAPS
@@ -111,3 +113,27 @@ both:
 """
     proof, text = prove(use)
     assert proof.masks == {} and not proof.all_masked and HIDDEN not in text
+
+
+def test_a_lower_bound_from_a_branch_is_held() -> None:
+    proof, text = prove("and r6, 7\njlt r6, 4, out\nadd r0, r6\nldxb r1, [r0-4]")
+    assert [(mask.low, mask.high) for mask in proof.masks.values()] == [(4, 7)] and HIDDEN in text
+
+
+def test_a_truncated_copy_says_nothing_of_what_its_original_can_be_at_most() -> None:
+    text = """
+    ldxdw r6, [r1+32]
+    mov r0, 0
+    jgt r6, 0xffff, out
+    mov r2, r6
+    le16 r2
+    jeq r2, 0, out
+    lddw r3, map_value 0+0
+    add r3, r6
+    ldxb r0, [r3+0]
+    out: exit"""
+    program = Program(name="p", section="chamelio/rx", insns=assemble(text), subprogs={0: "p"}, lines={})
+    maps = [MapDef(".data", DATA, 4, 1 << 16, 1, data=bytes(1 << 16))]
+    verdict = verify_program(Object(programs=[program], maps=maps, btf=None, license="", sha256=""), program)
+    assert verdict.proof is not None
+    assert [mask.high for mask in verdict.proof.masks.values()] == [0xFFFF]
