@@ -175,6 +175,7 @@ def tally(first: int, count: int, runs: int) -> Tally:
     return out
 
 
+@pytest.mark.fault(16)
 def test_random_programs_have_the_kernels_verdict_or_an_explanation() -> None:
     found = tally(0, 150, 2)
     assert not found.unexplained, found.unexplained[0]
@@ -184,6 +185,7 @@ def test_random_programs_have_the_kernels_verdict_or_an_explanation() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("block", range(10))
+@pytest.mark.fault(16)
 def test_random_programs_have_the_kernels_verdict_or_an_explanation_at_length(block: int) -> None:
     found = tally(1_000_000 + 2_000 * block, 2_000, 3)
     print(found.text())
