@@ -23,7 +23,7 @@ def test_a_new_protocol_verifies_and_passes_its_own_tests(tmp_path: Path, name: 
         p.name for p in folder.iterdir()
     }
     assert main(["verify", str(folder)]) == 0
-    assert capsys.readouterr().out.count("accept") == 2
+    assert capsys.readouterr().out.count("accept  ") == 2
     assert read_protocol(str(folder))[0].ip_protocol == 201
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],

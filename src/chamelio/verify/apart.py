@@ -56,7 +56,8 @@ class ObjectLimits:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Verdicts in the order of the programs; what it took: seconds, and at most so many bytes of memory in a child."""
+    """Verdicts in the order of the programs; what it took: seconds, and bytes of memory of the largest child,
+    beyond what it has from the process that asked."""
 
     verdicts: list[Verdict]
     seconds: float
@@ -201,6 +202,7 @@ class _Watch:
         self.whole: list[Verdict] = []  # of the object, when it has no programs to speak of
         self.text = 0
         self.peak = 0
+        self.before = _resident()
 
     def run(self) -> list[Verdict]:
         while not self.whole and not (self.loaded and len(self.done) == len(self.programs)):
@@ -229,7 +231,7 @@ class _Watch:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             _, status, usage = os.wait4(pid, 0)
-            self.peak = max(self.peak, usage.ru_maxrss << 10)
+            self.peak = max(self.peak, (usage.ru_maxrss << 10) - self.before)
         if late or (late is None and self._unfinished()):
             self._note(self._ended(status, late=bool(late)))
 
