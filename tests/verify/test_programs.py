@@ -15,9 +15,6 @@ from verify.suite import PROGRAMS, Case, cases
 BAD, GOOD, REFUSED = cases("*.bad.*"), cases("*.good.*"), cases("refused*.c")
 FEW = Limits(steps=3_000, seconds=30)
 
-#: Programs that must be refused, and are not yet.
-MISSED: dict[str, str] = {}
-
 #: Good programs that are refused as these CPUs' compilers make them, which have no 32-bit comparisons or signed loads.
 UNSEEN = {
     "length_as_an_int": ("v1", "v2"),
@@ -26,13 +23,8 @@ UNSEEN = {
 }
 
 
-def _marked(case: Case) -> object:
-    missed = MISSED.get(case.name)
-    return pytest.param(case, id=case.name, marks=[pytest.mark.xfail(reason=missed)] if missed else [])
-
-
 @pytest.mark.fault(13)
-@pytest.mark.parametrize("case", [_marked(case) for case in BAD])
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)
 def test_bad_program_is_refused(case: Case) -> None:
     assert case.code is not None, "a file of bad programs has one without an expectation"
     verdict = verify_program(*case.load(), limits=FEW)
