@@ -1,0 +1,559 @@
+/* Segments of a connection that is synchronized: acknowledgements, data, the peer's FIN (RFC 9293, 3.10.7.4). */
+#ifndef TCP_INPUT_H
+#define TCP_INPUT_H
+
+#include "output.h"
+
+#define ECONNRESET 104
+#define ECONNREFUSED 111
+#define ENOBUFS 105
+
+/* ---- round trips (RFC 6298, 2) --------------------------------------------------------------------------------------------------- */
+
+CHAM_INLINE void take_rtt(struct conn *c, struct tcp_about *a, u64 ns)
+{
+    u32 rtt = ns < RTT_MAX ? (u32)ns | 1 : RTT_MAX, off;
+    if (!c->srtt) {
+        c->srtt = rtt;
+        c->rttvar = rtt / 2;
+    } else {
+        off = rtt > c->srtt ? rtt - c->srtt : c->srtt - rtt;
+        c->rttvar = c->rttvar - c->rttvar / 4 + off / 4;
+        c->srtt = c->srtt - c->srtt / 8 + rtt / 8;
+    }
+    a->srtt = c->srtt / 1000;
+    a->rttvar = c->rttvar / 1000;
+}
+
+/* ---- the window that we offer ----------------------------------------------------------------------------------------------------- */
+
+/* How far the application says that it has read, if that can be. */
+CHAM_INLINE void look_at_taken(struct conn *c, const struct tcp_about *a)
+{
+    u32 taken = a->taken;
+    if (taken - c->taken <= c->rcv_nxt - c->taken)
+        c->taken = taken;
+}
+
+/* Offer what there is room for; little more than before is not worth saying (RFC 9293, 3.8.6.2.2). 1: it is more. */
+CHAM_INLINE u32 open_window(struct conn *c, struct tcp_about *a)
+{
+    look_at_taken(c, a);
+    u32 size = max_u32(c->rx_size, TCP_BUFFER), edge = c->taken + size, least = min_u32(size / 2, c->rcv_mss);
+    if ((s32)(edge - c->rcv_edge) < (s32)least)
+        return 0;
+    c->rcv_edge = edge;
+    a->edge = edge;
+    return 1;
+}
+
+/* A larger receive buffer, with what is in it. 0, or not. */
+RARE static u32 grow_receive(struct chamelio_ctx *ctx UNUSED, struct conn *c, u32 id, u32 size)
+{
+    u32 high = c->rcv_nxt;
+    for (u32 i = 0; i < RANGES; i++)
+        if (!is_empty(c->ooo + i))
+            high = later(high, c->ooo[i].end);
+    u32 keep = high - c->taken;
+    if (keep > KEEP_MAX || keep > c->rx_size)
+        return 1;
+    if (cham_bytes_open(&rx_bytes, id, size, (u64)c->taken << 32 | keep))
+        return 1;
+    c->rx_size = (u32)cham_bytes_size(&rx_bytes, id);
+    return 0;
+}
+
+/* Is the peer held up by the buffer? When half of one comes in two round trips or less, it is. */
+CHAM_INLINE void tune(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id)
+{
+    if (c->rcv_nxt - c->tune_seq < max_u32(c->rx_size, TCP_BUFFER) / 2)
+        return;
+    u64 took = ctx->now - c->tune_at;
+    c->tune_seq = c->rcv_nxt;
+    c->tune_at = ctx->now;
+    if (took <= 2 * (u64)c->srtt && c->rx_size >= TCP_BUFFER && c->rx_size < g->buffer_max && c->rx_size < TCP_BUFFER_MAX)
+        grow_receive(ctx, c, id, min_u32(min_u32(4 * c->rx_size, g->buffer_max), TCP_BUFFER_MAX));
+}
+
+/* ---- acknowledgements --------------------------------------------------------------------------------------------------------------- */
+
+/* The blocks of a segment (RFC 2018, 2883). */
+RARE static u32 take_sacks(struct chamelio_ctx *ctx, struct conn *c, const struct segment *s)
+{
+    u8 *ip = ctx->data, *end = ctx->data_end;
+    u8 *block = ip + (s->sacks_at & 127);
+    u32 before_bytes = c->sacked_bytes;
+    for (u32 i = 0; i < 4; i++, block += 8) {
+        if (i >= s->sacks || block + 8 > end)
+            break;
+        u32 from = cham_ntohl(*(u32 *)block), to = cham_ntohl(*(u32 *)(block + 4));
+        if (!after(to, from) || after(to, c->snd_max) || before(from, c->snd_una) || before(from, s->ack))
+            continue; /* not a range of what is under way; what is acknowledged besides came twice */
+        add_range(c->sacked, from, to);
+    }
+    count_sacked(c);
+    return c->sacked_bytes != before_bytes;
+}
+
+RARE static u32 start_recovery(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id)
+{
+    reduce(ctx, c, a);
+    set_win(c, a, c->ssthresh);
+    c->recover = c->snd_max;
+    c->high_rxt = c->snd_una;
+    c->flags |= RECOVERY | HOLE_NOW;
+    a->losses++;
+    tell_slow_path(ctx, c, id, TCP_LOSS, 0);
+    return 0;
+}
+
+/* What was believed to be lost had only been late (RFC 3522): as before, and more patience. */
+CHAM_INLINE void undo(struct conn *c, struct tcp_about *a)
+{
+    c->flags &= ~(RECOVERY | LOST | HOLE_NOW | UNDO);
+    c->snd_nxt = c->snd_max;
+    c->ssthresh = c->undo_ssthresh;
+    a->ssthresh = c->ssthresh;
+    set_win(c, a, max_u32(c->win, c->undo_win));
+    c->dupacks = 0;
+    c->dupthresh = min_u32(2 * c->dupthresh, DUPTHRESH_MAX);
+}
+
+/* Something new is acknowledged while losses are being repaired. */
+RARE static u32 repair(struct conn *c, struct tcp_about *a, const struct segment *s, u32 acked)
+{
+    if (c->flags & UNDO) {
+        c->flags &= ~UNDO;
+        if (s->has_ts && c->options & TCP_OPT_TIMESTAMPS && before(s->tsecr, c->rxt_ts) && s->tsecr) {
+            undo(c, a);
+            return 0;
+        }
+    }
+    if (at_least(c->snd_una, c->recover)) {
+        if (c->flags & RECOVERY)
+            set_win(c, a, c->ssthresh);
+        c->flags &= ~(RECOVERY | LOST | HOLE_NOW);
+        c->dupacks = 0;
+        return 0;
+    }
+    if (c->flags & RECOVERY) { /* the next hole begins here (RFC 6582, 3.2) */
+        u32 segments = acked / max_u32(c->mss, 1);
+        if (before(c->high_rxt, c->snd_una) || !(c->options & TCP_OPT_SACK)) {
+            c->high_rxt = c->snd_una;
+            c->flags |= HOLE_NOW;
+        } else if (c->high_rxt == c->snd_una) {
+            c->flags |= HOLE_NOW;
+        }
+        c->dupacks = c->dupacks >= segments && segments ? c->dupacks - segments + 1 : c->dupacks;
+    }
+    return 0;
+}
+
+/* A second thought on a hole that was sent again: three segments that were sent later have arrived, and it has not. */
+RARE static u32 lost_again(struct conn *c)
+{
+    if (after(c->high_rxt, c->snd_una) && after(c->fack, c->rxt_mark) && c->fack - c->rxt_mark >= DUPTHRESH * c->mss) {
+        c->high_rxt = c->snd_una;
+        c->rxt_mark = c->snd_max;
+        c->flags |= HOLE_NOW;
+    }
+    return 0;
+}
+
+/* Congestion marks that the peer has seen: once for each window (RFC 3168, 6.1.2; RFC 8257, 3.3). */
+RARE static u32 take_marks(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id, u32 acked)
+{
+    a->marked += acked;
+    if (before(c->snd_una, c->ecn_point) || c->flags & (RECOVERY | LOST))
+        return 0;
+    u32 alpha = a->alpha, win;
+    if (alpha)
+        win = c->win - (u32)((u64)c->win * min_u32(alpha, 1024) >> 10);
+    else
+        win = (u32)((u64)c->win * (a->beta ? a->beta : 512) >> 10);
+    win = max_u32(win, 2 * c->mss);
+    c->ssthresh = win;
+    a->ssthresh = win;
+    set_win(c, a, win);
+    c->grown = 0;
+    c->ecn_point = c->snd_max;
+    c->flags |= SAY_CWR;
+    a->marks++;
+    tell_slow_path(ctx, c, id, TCP_MARKED, 0);
+    return 0;
+}
+
+/* Slow start and congestion avoidance (RFC 5681, 3.1; 3465), when it is the window that holds us up. */
+CHAM_INLINE void grow_win(struct conn *c, struct tcp_about *a, u32 acked, u32 flight)
+{
+    if (2 * flight < c->win || c->flags & RECOVERY)
+        return;
+    if (c->win < c->ssthresh) {
+        set_win(c, a, min_u32(c->win + min_u32(acked, 2 * c->mss), 1u << 30));
+        return;
+    }
+    c->grown += acked;
+    if (c->grown >= c->win) {
+        u32 by = a->grow;
+        c->grown -= c->win;
+        set_win(c, a, min_u32(c->win + (by ? min_u32(by, c->win) : c->mss), 1u << 30));
+    }
+}
+
+/* The acknowledgement and window of an acceptable segment. */
+CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 id,
+                          const struct segment *s)
+{
+    u32 una = c->snd_una, ack = s->ack, acked = ack - una, flight = c->snd_nxt - una, news = 0;
+    sync(c, a);
+    if (s->sacks && c->options & TCP_OPT_SACK)
+        news = take_sacks(ctx, c, s);
+    u32 edge = ack + (s->window << (c->snd_wscale & 15)), same = edge == c->snd_edge;
+    if (after(ack, una)) {
+        c->snd_una = ack;
+        a->acked = ack;
+        if (before(c->snd_nxt, ack))
+            c->snd_nxt = ack;
+        if (c->sacked_bytes)
+            count_sacked(c);
+        if (c->flags & TIMED) {
+            if (at_least(ack, c->timed_end)) {
+                c->flags &= ~TIMED;
+                take_rtt(c, a, ctx->now - c->timed_at);
+            }
+        } else if (s->has_ts && s->tsecr && c->options & TCP_OPT_TIMESTAMPS) {
+            take_rtt(c, a, (u64)(tsval_of(ctx, c) - s->tsecr) << TS_SHIFT);
+        }
+        c->backoff = 0;
+        c->flags &= ~(TOLD | PERSISTS);
+        c->rto_at = 0;
+        if (c->flags & (RECOVERY | LOST))
+            repair(c, a, s, acked);
+        else
+            c->dupacks = 0;
+        if (s->flags & F_ECE && c->options & TCP_OPT_ECN)
+            take_marks(ctx, c, a, id, acked);
+        else
+            grow_win(c, a, acked, flight);
+        if (ack != c->snd_max)
+            set_rto(ctx, c, g, id);
+        if (c->flags & NOTIFY && at_least(ack, c->mark)) {
+            c->flags &= ~NOTIFY;
+            tell(ctx, c, id, TCP_WRITABLE, 0, ack, 0, 0);
+        }
+    } else if (ack == una && c->snd_max != una && !s->len && !(s->flags & F_FIN) && (same || news)) {
+        c->dupacks++;
+        if (s->flags & F_ECE && c->options & TCP_OPT_ECN)
+            take_marks(ctx, c, a, id, 0);
+    }
+    a->delivered = c->snd_una + c->sacked_bytes;
+    if (c->flags & RECOVERY) {
+        if (news)
+            lost_again(c);
+    } else if (c->dupacks && !(c->flags & LOST) && (c->options & TCP_OPT_SACK || at_least(una, c->recover)) &&
+               (c->dupacks >= c->dupthresh || c->sacked_bytes > (c->dupthresh - 1) * c->mss)) {
+        start_recovery(ctx, c, a, id);
+    }
+    if (after(s->seq, c->wl1) || (s->seq == c->wl1 && !before(ack, c->wl2))) { /* the latest word on the window */
+        c->wl1 = s->seq;
+        c->wl2 = ack;
+        c->snd_edge = edge;
+        c->max_window = max_u32(c->max_window, edge - ack);
+        if (c->flags & PERSISTS && after(edge, c->snd_nxt)) {
+            c->flags &= ~(PERSISTS | TOLD);
+            c->rto_at = 0;
+            c->backoff = 0;
+        }
+    }
+    if (c->flags & (RECOVERY | HOLE_NOW) || (has_more(c) && after(c->snd_edge, c->snd_nxt)))
+        make_due(ctx, c, id);
+}
+
+/* ---- data -------------------------------------------------------------------------------------------------------------------------- */
+
+/* Bytes that were waiting for those before them. */
+RARE static u32 take_waiting(struct conn *c)
+{
+    for (u32 i = 0; i < RANGES; i++) {
+        u32 s = c->ooo[i].start, e = c->ooo[i].end;
+        if (s != e && !after(s, c->rcv_nxt)) {
+            c->rcv_nxt = later(c->rcv_nxt, e);
+            c->ooo[i].start = c->ooo[i].end = 0;
+            c->flags |= ACK_NOW;
+        }
+    }
+    return 0;
+}
+
+CHAM_INLINE u32 has_waiting(const struct conn *c)
+{
+    u32 any = 0;
+#pragma unroll
+    for (u32 i = 0; i < RANGES; i++)
+        any |= c->ooo[i].start ^ c->ooo[i].end;
+    return any;
+}
+
+/* Room for one more range that touches none. */
+CHAM_INLINE u32 range_fits(const struct conn *c, u32 start, u32 end)
+{
+    u32 fits = 0;
+#pragma unroll
+    for (u32 i = 0; i < RANGES; i++) {
+        u32 s = c->ooo[i].start, e = c->ooo[i].end;
+        fits |= s == e || (!after(s, end) && !before(e, start));
+    }
+    return fits;
+}
+
+/* A segment that is not the next one: keep what is new. */
+RARE static u32 take_ahead(struct chamelio_ctx *ctx, struct conn *c, u32 id, const struct segment *s)
+{
+    u32 start = s->seq, stop = s->seq + s->len;
+    c->flags |= ACK_NOW;
+    if (!range_fits(c, start, stop))
+        return TOO_MANY_RANGES;
+#pragma unroll
+    for (u32 i = 0; i < RANGES; i++) {
+        u32 from = c->ooo[i].start, to = c->ooo[i].end;
+        if (from != to && !before(start, from) && !after(stop, to) && c->options & TCP_OPT_SACK) { /* all of it is there already */
+            c->dsack.start = start;
+            c->dsack.end = stop;
+        }
+    }
+    if (stop - c->taken > c->rx_size && grow_receive(ctx, c, id, TCP_BUFFER))
+        return NO_BUFFER;
+    if (stop - c->taken > c->rx_size)
+        return NO_BUFFER;
+    if (cham_pkt_to_bytes(ctx, &rx_bytes, id, start, CHAM_SPAN(s->payload, s->len)))
+        return NO_BUFFER;
+    add_range(c->ooo, start, stop);
+    return 0;
+}
+
+/* The bytes of a segment, all of them within the window. 0, or why they were not taken. */
+CHAM_INLINE u32 take_data(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 id,
+                          const struct segment *s)
+{
+    u32 stop = s->seq + s->len;
+    if (s->seq != c->rcv_nxt)
+        return take_ahead(ctx, c, id, s);
+    look_at_taken(c, a);
+    if (stop - c->taken > c->rx_size && (grow_receive(ctx, c, id, TCP_BUFFER) || stop - c->taken > c->rx_size)) {
+        c->flags |= ACK_NOW;
+        return NO_BUFFER;
+    }
+    if (cham_pkt_to_bytes(ctx, &rx_bytes, id, s->seq, CHAM_SPAN(s->payload, s->len)))
+        return NO_BUFFER;
+    c->rcv_nxt = stop;
+    if (has_waiting(c))
+        take_waiting(c);
+    c->segments += s->len;
+    if (s->len > c->rcv_mss)
+        c->rcv_mss = s->len;
+    if (c->segments >= 2 * c->rcv_mss || has_waiting(c)) { /* RFC 5681, 4.2 */
+        c->flags |= ACK_NOW;
+    } else if (!c->ack_at) {
+        c->ack_at = ctx->now + g->ack_delay * US;
+        arm(ctx, c, id, c->ack_at);
+    }
+    tune(ctx, c, g, id);
+    tell(ctx, c, id, TCP_DATA, s->seq, c->rcv_nxt, 0, 0);
+    return 0;
+}
+
+/* ---- ends ---------------------------------------------------------------------------------------------------------------------------- */
+
+CHAM_INLINE void wait_for_old_segments(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id)
+{
+    c->rto_at = 0;
+    c->dead_at = ctx->now + g->time_wait * MS;
+    arm(ctx, c, id, c->dead_at);
+}
+
+/* The peer's FIN, when all before it is here. */
+CHAM_INLINE void take_fin(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 id)
+{
+    if (c->flags & FIN_SEEN || !step(c, a, INPUT_FIN))
+        return;
+    c->rcv_nxt++;
+    c->flags = (c->flags & ~FIN_AHEAD) | FIN_SEEN | ACK_NOW;
+    tell(ctx, c, id, TCP_FIN, c->rcv_nxt - 1, c->rcv_nxt - 1, 0, 0);
+    if (c->state == TCP_TIME_WAIT)
+        wait_for_old_segments(ctx, c, g, id);
+}
+
+/* Our FIN is acknowledged. 1: that was all, and the connection is gone. */
+CHAM_INLINE u32 fin_acked(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 id)
+{
+    if (!(c->flags & FIN_QUEUED) || c->snd_una != c->snd_end + 1 || !step(c, a, INPUT_FIN_ACKED))
+        return 0;
+    if (c->state == TCP_CLOSED) {
+        conclude(ctx, c, a, id, 0);
+        return 1;
+    }
+    if (c->state == TCP_TIME_WAIT || !(c->flags & HELD)) /* whom nobody reads is not waited for for ever */
+        wait_for_old_segments(ctx, c, g, id);
+    return 0;
+}
+
+/* It is over at once. */
+CHAM_INLINE void reset(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id, u32 error)
+{
+    step(c, a, INPUT_RESET);
+    conclude(ctx, c, a, id, error);
+}
+
+/* What has come is no reason to do anything but to say where we are; not too often (RFC 5961, 7). */
+CHAM_INLINE u64 challenge(struct chamelio_ctx *ctx, struct conn *c, u32 id, u32 reason)
+{
+    if (ctx->now - c->challenged_at < CHALLENGE_NS && c->challenged_at)
+        return CHAM_ERROR(reason);
+    c->challenged_at = ctx->now;
+    return send_ack(ctx, c, id);
+}
+
+/* ---- in order (RFC 9293, 3.10.7.4) ---------------------------------------------------------------------------------------------------- */
+
+/* A segment without anything new. */
+RARE static u64 not_acceptable(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id, const struct segment *s)
+{
+    if (s->flags & F_RST)
+        return CHAM_ERROR(OUT_OF_WINDOW);
+    if (c->state == TCP_SYN_RCVD && s->flags & F_SYN && s->seq == c->irs)
+        return put_syn_of(ctx, c) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
+    if (c->state == TCP_TIME_WAIT && s->flags & F_FIN)
+        wait_for_old_segments(ctx, c, g, id);
+    if (s->len && before(s->seq, c->rcv_nxt)) {
+        c->dsack.start = s->seq;
+        c->dsack.end = before(s->seq + s->len, c->rcv_nxt) ? s->seq + s->len : c->rcv_nxt;
+    }
+    return send_ack(ctx, c, id);
+}
+
+/* Cut off what we have already, and what is beyond the window. */
+CHAM_INLINE void trim(struct conn *c, struct segment *s)
+{
+    u32 off = c->rcv_nxt - s->seq;
+    if ((s32)off > 0) {
+        if (s->flags & F_SYN) {
+            s->flags &= ~F_SYN;
+            s->seq++;
+            off--;
+        }
+        off = min_u32(off, s->len);
+        if (off) {
+            c->dsack.start = s->seq;
+            c->dsack.end = s->seq + off;
+        }
+        s->seq += off;
+        s->payload += off;
+        s->len -= off;
+    }
+    u32 room = c->rcv_edge - s->seq;
+    if (s->len > room) {
+        s->len = room;
+        s->flags &= ~F_FIN;
+    }
+}
+
+/* DCTCP's echo (RFC 8257, 3.2): what was acknowledged late must not get the state of what comes now. 1: an ACK goes out first. */
+CHAM_INLINE void take_ce(struct conn *c, const struct tcp_config *g, u32 tos, u32 flags)
+{
+    u32 marked = (tos & 3) == CE;
+    if (g->dctcp) {
+        if (marked != !!(c->flags & SEEN_CE)) {
+            c->flags ^= SEEN_CE;
+            if (c->ack_at)
+                c->flags |= ACK_NOW;
+        }
+        c->flags = marked ? c->flags | ECHO_CE : c->flags & ~ECHO_CE;
+        return;
+    }
+    if (flags & F_CWR)
+        c->flags &= ~ECHO_CE;
+    if (marked)
+        c->flags |= ECHO_CE;
+}
+
+RARE static u32 accept(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id); /* handshake.h */
+
+/* A segment for a connection beyond SYN_SENT: the verdict. */
+CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 id,
+                        struct segment *s)
+{
+    u32 length = s->len + !!(s->flags & F_SYN) + !!(s->flags & F_FIN), stop = s->seq + length, why = 0;
+    if (s->has_ts && c->options & TCP_OPT_TIMESTAMPS) { /* RFC 7323, 5.3 */
+        if (before(s->tsval, c->ts_recent) && !(s->flags & F_RST) && ctx->now - c->heard < PAWS_NS) {
+            send_ack(ctx, c, id);
+            return CHAM_TX;
+        }
+        if (at_least(s->tsval, c->ts_recent) && !after(s->seq, c->last_ack) && !(s->flags & F_RST))
+            c->ts_recent = s->tsval;
+    }
+    if (s->seq != c->rcv_nxt) {
+        u32 ok = length ? before(s->seq, c->rcv_edge) && after(stop, c->rcv_nxt)
+                        : at_least(s->seq, c->rcv_nxt) && !after(s->seq, c->rcv_edge);
+        if (!ok)
+            return not_acceptable(ctx, c, g, id, s);
+    }
+    if (s->flags & F_RST) {
+        if (c->state == TCP_TIME_WAIT) /* RFC 1337 */
+            return CHAM_ERROR(STRAY_RESET);
+        if (s->seq != c->rcv_nxt)
+            return challenge(ctx, c, id, STRAY_RESET);
+        reset(ctx, c, a, id, c->state == TCP_SYN_RCVD ? ECONNREFUSED : ECONNRESET);
+        return CHAM_DONE;
+    }
+    trim(c, s);
+    if (s->flags & F_SYN) /* RFC 5961, 4.2 */
+        return challenge(ctx, c, id, STRAY_SYN);
+    if (!(s->flags & F_ACK))
+        return CHAM_ERROR(NO_ACK_FLAG);
+    if (after(s->ack, c->snd_max))
+        return challenge(ctx, c, id, BAD_ACK);
+    if (before(s->ack, c->snd_una - c->max_window - 1)) /* RFC 5961, 5.2 */
+        return challenge(ctx, c, id, BAD_ACK);
+    if (c->state == TCP_SYN_RCVD) {
+        if (!after(s->ack, c->snd_una))
+            return CHAM_ERROR(BAD_ACK);
+        why = accept(ctx, c, a, id);
+        if (why == NO_LISTENER) {
+            u64 verdict = put_reset(ctx, c);
+            reset(ctx, c, a, id, ECONNRESET);
+            return verdict;
+        }
+        if (why) /* as if it had been lost */
+            return CHAM_ERROR(why);
+    }
+    c->heard = ctx->now;
+    take_ack(ctx, c, a, g, id, s);
+    if (fin_acked(ctx, c, a, g, id))
+        return CHAM_DONE;
+    if (c->options & TCP_OPT_ECN && s->len)
+        take_ce(c, g, s->tos, s->flags);
+    if (s->len) {
+        if (can_receive(c->state)) {
+            if (!(c->flags & HELD)) { /* nobody will read it (RFC 9293, 3.6.1) */
+                u64 verdict = put_reset(ctx, c);
+                reset(ctx, c, a, id, ECONNRESET);
+                return verdict;
+            }
+            why = take_data(ctx, c, a, g, id, s);
+        } else {
+            c->flags |= ACK_NOW;
+        }
+    }
+    if (s->flags & F_FIN) {
+        c->fin_at = s->seq + s->len;
+        c->flags |= FIN_AHEAD | ACK_NOW;
+    }
+    if (c->flags & FIN_AHEAD && c->fin_at == c->rcv_nxt)
+        take_fin(ctx, c, a, g, id);
+    open_window(c, a);
+    if (c->flags & ACK_NOW && (!(c->flags & DUE) || a->pace || !after(c->snd_edge, c->snd_nxt)))
+        return send_ack(ctx, c, id);
+    return why ? CHAM_ERROR(why) : CHAM_DONE;
+}
+
+#endif

@@ -1,0 +1,351 @@
+/* TCP (RFC 9293) on the fast path. Read on: conn.h, what a connection is; segment.h, its segments; output.h and input.h, what is sent and what
+ * comes; handshake.h, how connections begin. What is rare or a matter of policy (timeouts, congestion control, who may listen) is the slow
+ * path's, slowpath.py. */
+#include "handshake.h"
+
+/* ---- a segment ------------------------------------------------------------------------------------------------------------------- */
+
+/* One for a connection in TIME_WAIT: a new one may take its place (RFC 9293, 3.10.7.4; RFC 6191). 1: it does, from *iss on. */
+CHAM_INLINE u32 makes_room(const struct conn *c, const struct segment *s, u32 *iss)
+{
+    if (c->state != TCP_TIME_WAIT || (s->flags & (F_SYN | F_RST | F_ACK)) != F_SYN)
+        return 0;
+    u32 newer = s->has_ts && c->options & TCP_OPT_TIMESTAMPS ? after(s->tsval, c->ts_recent) : after(s->seq, c->rcv_nxt);
+    *iss = c->snd_max + 65536;
+    *iss += !*iss;
+    return newer;
+}
+
+CHAM_HANDLER(rx)
+{
+    u8 *ip = ctx->data, *end = ctx->data_end;
+    if (ip + IP_BYTES > end)
+        return CHAM_ERROR(SHORT);
+    if (ip[9] != IP_TCP) /* ICMP about us */
+        return CHAM_PUNT;
+    u32 at = (ip[0] & 15) * 4, source = *(u32 *)(ip + 12), local = *(u32 *)(ip + 16), tos = ip[1];
+    struct tcp_header *h = (void *)(ip + at);
+    if ((u8 *)(h + 1) > end)
+        return CHAM_ERROR(SHORT);
+    u32 size = (u32)(end - (u8 *)h), header = (h->offset >> 4) * 4;
+    if (header < TCP_BYTES || header > size)
+        return CHAM_ERROR(BAD_OFFSET);
+    if (!ctx->csum_ok && cham_csum(ctx, CHAM_SPAN(at, size), (u64)source + local + (IP_TCP << 8) + cham_htons(size)) != 0xffff)
+        return CHAM_ERROR(CHECKSUM);
+    struct segment s = {.seq = cham_ntohl(h->seq), .ack = cham_ntohl(h->ack), .window = cham_ntohs(h->window), .flags = h->flags,
+                        .len = size - header, .payload = at + header, .tos = tos};
+    u64 key = source | (u64)h->ports << 32;
+    if (header == TCP_BYTES + TS_BYTES && (u8 *)h + TCP_BYTES + TS_BYTES <= end && *(u32 *)(h + 1) == TS_WORD) {
+        s.has_ts = 1;
+        s.tsval = cham_ntohl(((u32 *)(h + 1))[1]);
+        s.tsecr = cham_ntohl(((u32 *)(h + 1))[2]);
+    } else if (header > TCP_BYTES) {
+        read_options(ctx, &s, at, header - TCP_BYTES);
+    }
+    u32 id = TCP_CONNECTIONS, iss = 0;
+    struct flow *f = cham_lookup(&flows, &key);
+    if (f)
+        id = f->id;
+    struct conn *c = cham_lookup(&conns, &id);
+    struct tcp_about *a = cham_lookup(&about, &id);
+    if (c && a && makes_room(c, &s, &iss)) {
+        step(c, a, INPUT_EXPIRED);
+        conclude(ctx, c, a, id, 0);
+        id = TCP_CONNECTIONS;
+        c = 0;
+    }
+    if (!c || !a) {
+        u64 verdict = belongs_to_none(ctx, key, &s, iss, &id);
+        if (id >= TCP_CONNECTIONS)
+            return verdict;
+        c = cham_lookup(&conns, &id);
+        a = cham_lookup(&about, &id);
+        if (!c || !a)
+            return CHAM_ERROR(NO_CONNECTION);
+    }
+    if (c->state == TCP_SYN_SENT)
+        return answered(ctx, c, a, id, &s);
+    struct tcp_config *g = config_of(ctx);
+    if (!g)
+        return CHAM_ERROR(NOT_CONFIGURED);
+    if (c->state == TCP_SYN_RCVD && (s.flags & (F_ACK | F_RST | F_SYN)) == F_ACK && s.ack != c->iss + 1 && s.seq == c->rcv_nxt)
+        return refuse(ctx, &s);
+    return arrives(ctx, c, a, g, id, &s);
+}
+
+/* ---- time ------------------------------------------------------------------------------------------------------------------------ */
+
+CHAM_HANDLER(tx)
+{
+    u32 id = ctx->id;
+    struct conn *c = cham_lookup(&conns, &id);
+    struct tcp_about *a = cham_lookup(&about, &id);
+    struct tcp_config *g = config_of(ctx);
+    if (!c || !a || !g)
+        return CHAM_DONE;
+    c->flags &= ~DUE;
+    if (c->state == TCP_CLOSED)
+        return CHAM_DONE;
+    return output(ctx, c, a, g, id);
+}
+
+/* What was owed to an application whose ring was full. */
+RARE static u32 tell_again(struct chamelio_ctx *ctx, struct conn *c, u32 id)
+{
+    u32 owed = c->owed;
+    c->owed = 0;
+    if (owed & 1u << TCP_DATA)
+        tell(ctx, c, id, TCP_DATA, c->taken, c->rcv_nxt - !!(c->flags & FIN_SEEN), 0, 0);
+    if (owed & 1u << TCP_FIN)
+        tell(ctx, c, id, TCP_FIN, c->rcv_nxt - 1, c->rcv_nxt - 1, 0, 0);
+    if (owed & 1u << TCP_WRITABLE)
+        tell(ctx, c, id, TCP_WRITABLE, 0, c->snd_una, 0, 0);
+    if (owed & 1u << TCP_GROWN)
+        tell(ctx, c, id, TCP_GROWN, 0, c->snd_una, 0, 0);
+    if (owed & 1u << TCP_ENDED)
+        tell(ctx, c, id, TCP_ENDED, c->rcv_nxt, c->snd_una, c->tag, c->error);
+    return 0;
+}
+
+CHAM_INLINE u64 earliest(u64 a, u64 b) { return !a || (b && b < a) ? b : a; }
+
+CHAM_HANDLER(timer)
+{
+    u32 id = ctx->id;
+    struct conn *c = cham_lookup(&conns, &id);
+    struct tcp_about *a = cham_lookup(&about, &id);
+    if (!c || !a)
+        return CHAM_DONE;
+    c->armed = 0;
+    if (c->owed)
+        tell_again(ctx, c, id);
+    if (c->state == TCP_CLOSED)
+        return CHAM_DONE;
+    if (c->dead_at && ctx->now >= c->dead_at) {
+        if (c->state == TCP_FIN_WAIT_2 && c->flags & HELD)
+            c->dead_at = 0;
+        else if (step(c, a, INPUT_EXPIRED)) {
+            conclude(ctx, c, a, id, 0);
+            return CHAM_DONE;
+        }
+    }
+    if (c->rto_at && ctx->now >= c->rto_at) {
+        u32 persists = c->flags & PERSISTS;
+        if (tell_slow_path(ctx, c, id, TCP_TIMEOUT, persists ? TCP_PERSIST : TCP_RETRANSMISSION)) {
+            c->rto_at = ctx->now + RETRY_NS;
+        } else {
+            c->rto_at = 0;
+            c->flags |= TOLD;
+            a->timeouts += !persists;
+        }
+    }
+    if (c->alive_at && ctx->now >= c->alive_at) {
+        u64 again = c->heard + c->alive_ms * MS;
+        c->alive_at = again > ctx->now ? again : tell_slow_path(ctx, c, id, TCP_TIMEOUT, TCP_KEEPALIVE) ? ctx->now + RETRY_NS : 0;
+    }
+    u32 acks = c->ack_at && ctx->now >= c->ack_at;
+    if (acks)
+        c->ack_at = 0;
+    u64 next = earliest(earliest(c->rto_at, c->ack_at), earliest(c->alive_at, c->dead_at));
+    if (next)
+        arm(ctx, c, id, next);
+    return acks ? send_ack(ctx, c, id) : CHAM_DONE;
+}
+
+/* ---- entries --------------------------------------------------------------------------------------------------------------------- */
+
+/* What the slow path asks that concerns no connection. */
+RARE static u64 set_listener(struct chamelio_ctx *ctx UNUSED, const struct tcp_entry *e)
+{
+    u32 port = cham_ntohs(e->local_port);
+    if (e->kind == TCP_UNLISTEN)
+        return cham_delete(&listeners, &port) ? CHAM_ERROR(NO_LISTENER) : CHAM_DONE;
+    struct listener *old = cham_lookup(&listeners, &port);
+    struct listener l = {e->value, e->mark, 0, 0, 0};
+    if (old) {
+        old->context = l.context;
+        old->backlog = l.backlog;
+        return CHAM_DONE;
+    }
+    return cham_update(&listeners, &port, &l, 0) ? CHAM_ERROR(TABLE_FULL) : CHAM_DONE;
+}
+
+/* Give the number up, with a reset if anybody is to hear it. */
+RARE static u64 abandon(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id)
+{
+    u32 silent = c->state == TCP_CLOSED || c->state == TCP_SYN_SENT || c->state == TCP_TIME_WAIT;
+    c->flags &= ~HELD;
+    a->context = 0;
+    if (c->state == TCP_CLOSED) {
+        give_number(ctx, c, a, id);
+        return CHAM_DONE;
+    }
+    u64 verdict = silent ? CHAM_DONE : put_reset(ctx, c);
+    reset(ctx, c, a, id, 0);
+    return verdict;
+}
+
+/* What the slow path asks of a connection. */
+RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id, const struct tcp_entry *e)
+{
+    struct tcp_config *g = config_of(ctx);
+    u32 kind = e->kind, value = e->value;
+    if (!g)
+        return CHAM_ERROR(NOT_CONFIGURED);
+    if (kind == TCP_RELEASE)
+        return abandon(ctx, c, a, id);
+    if (c->state == TCP_CLOSED)
+        return CHAM_ERROR(NOT_OPEN);
+    if (kind == TCP_FAIL) {
+        u64 verdict = e->mark ? put_reset(ctx, c) : CHAM_DONE;
+        reset(ctx, c, a, id, value);
+        return verdict;
+    }
+    if (kind == TCP_ALIVE) {
+        c->alive_ms = value;
+        c->alive_at = value ? ctx->now + value * MS : 0;
+        if (value)
+            arm(ctx, c, id, c->alive_at);
+        return CHAM_DONE;
+    }
+    c->flags &= ~TOLD;
+    c->backoff = min_u32(value, BACKOFF_MAX);
+    if (kind == TCP_PROBE) { /* a number that was acknowledged already must be answered */
+        if (!synchronized(c->state) || c->state == TCP_TIME_WAIT)
+            return CHAM_ERROR(BAD_STATE);
+        if (c->flags & PERSISTS || c->snd_una != c->snd_max)
+            set_rto(ctx, c, g, id);
+        if (cham_resize(ctx, 0) || put_segment(ctx, c, id, c->snd_una - 1, 0, 0, 0))
+            return CHAM_ERROR(NO_ROOM);
+        return CHAM_TX;
+    }
+    if (kind != TCP_RETRANSMIT)
+        return CHAM_ERROR(ENTRY_KIND);
+    if (c->snd_una == c->snd_max || c->state == TCP_TIME_WAIT)
+        return CHAM_DONE;
+    c->rto_at = 0;
+    if (c->state > TCP_SYN_RCVD) {
+        if (!(c->flags & LOST))
+            reduce(ctx, c, a);
+        set_win(c, a, mss_of(c, a));
+        c->flags = (c->flags & ~(RECOVERY | HOLE_NOW | TIMED)) | LOST;
+        c->recover = c->snd_max;
+        c->high_rxt = c->snd_una;
+        c->dupacks = 0;
+#pragma unroll
+        for (u32 i = 0; i < RANGES; i++) /* the peer may have given up what it had (RFC 2018, 8) */
+            c->sacked[i].start = c->sacked[i].end = 0;
+        c->sacked_bytes = 0;
+        c->fack = c->snd_una;
+    }
+    c->flags &= ~TIMED;
+    c->snd_nxt = c->snd_una;
+    return output(ctx, c, a, g, id);
+}
+
+/* A larger send buffer. */
+RARE static u64 grow_send(struct chamelio_ctx *ctx, struct conn *c, u32 id, u32 size)
+{
+    u32 keep = c->snd_end - c->snd_una, error = 0;
+    if (!c->tx_size || keep > KEEP_MAX || cham_bytes_open(&tx_bytes, id, size, (u64)c->snd_una << 32 | keep))
+        error = ENOBUFS;
+    else
+        c->tx_size = (u32)cham_bytes_size(&tx_bytes, id);
+    tell(ctx, c, id, TCP_GROWN, 0, c->snd_una, 0, error);
+    return CHAM_DONE;
+}
+
+/* Nothing will be written any more: the verdict of the FIN that follows, if it can be sent. */
+CHAM_INLINE u64 shut(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id)
+{
+    struct tcp_config *g = config_of(ctx);
+    if (c->state == TCP_SYN_RCVD) { /* when the peer has answered */
+        c->flags |= FIN_QUEUED;
+        return CHAM_DONE;
+    }
+    if (!g || !step(c, a, INPUT_SHUT))
+        return CHAM_DONE;
+    if (c->state == TCP_CLOSED) {
+        conclude(ctx, c, a, id, 0);
+        return CHAM_DONE;
+    }
+    c->flags |= FIN_QUEUED;
+    return output(ctx, c, a, g, id);
+}
+
+CHAM_HANDLER(ring)
+{
+    struct tcp_entry *e = ctx->entry;
+    if ((void *)(e + 1) > ctx->entry_end)
+        return CHAM_ERROR(SHORT);
+    u32 kind = e->kind, id = e->conn;
+    if (kind == TCP_CONNECT)
+        return ctx->id ? open_actively(ctx, e) : CHAM_ERROR(NOT_ALLOWED);
+    if (kind >= TCP_LISTEN && ctx->id)
+        return CHAM_ERROR(NOT_ALLOWED);
+    if (kind == TCP_LISTEN || kind == TCP_UNLISTEN)
+        return set_listener(ctx, e);
+    struct conn *c = cham_lookup(&conns, &id);
+    struct tcp_about *a = cham_lookup(&about, &id);
+    if (!c || !a || c->generation != e->generation)
+        return CHAM_ERROR(STALE);
+    if (kind >= TCP_LISTEN)
+        return ordered(ctx, c, a, id, e);
+    if (c->context != ctx->id || !(c->flags & HELD))
+        return CHAM_ERROR(NOT_ALLOWED);
+    if (kind == TCP_ABORT)
+        return abandon(ctx, c, a, id);
+    if (kind == TCP_READ) {
+        if (!can_receive(c->state) || !open_window(c, a))
+            return CHAM_DONE;
+        return send_ack(ctx, c, id);
+    }
+    if (kind == TCP_GROW)
+        return grow_send(ctx, c, id, e->value);
+    if (kind == TCP_SEND || kind == TCP_SHUT || (kind == TCP_CLOSE && can_write(c->state))) {
+        if (!can_write(c->state))
+            return CHAM_ERROR(NOT_OPEN);
+        if (e->end - c->snd_end > c->tx_size - (c->snd_end - c->snd_una))
+            return CHAM_ERROR(BAD_END);
+        c->snd_end = e->end;
+    }
+    if (kind == TCP_SEND) {
+        struct tcp_config *g = config_of(ctx);
+        if (!g)
+            return CHAM_ERROR(NOT_CONFIGURED);
+        if (e->flags & TCP_NOTIFY) {
+            c->mark = e->mark;
+            c->flags |= NOTIFY;
+            if (at_least(c->snd_una, c->mark)) {
+                c->flags &= ~NOTIFY;
+                tell(ctx, c, id, TCP_WRITABLE, 0, c->snd_una, 0, 0);
+            }
+        }
+        open_window(c, a);
+        if (a->pace) {
+            make_due(ctx, c, id);
+            return CHAM_DONE;
+        }
+        return c->flags & DUE ? CHAM_DONE : output(ctx, c, a, g, id);
+    }
+    if (kind == TCP_SHUT)
+        return shut(ctx, c, a, id);
+    if (kind != TCP_CLOSE)
+        return CHAM_ERROR(ENTRY_KIND);
+    look_at_taken(c, a);
+    if (c->state == TCP_CLOSED || c->rcv_nxt - !!(c->flags & FIN_SEEN) - c->taken) /* what nobody reads is refused (RFC 2525, 2.17) */
+        return abandon(ctx, c, a, id);
+    c->flags &= ~HELD;
+    a->context = 0;
+    cham_bytes_close(&rx_bytes, id);
+    c->rx_size = 0;
+    if (c->state == TCP_FIN_WAIT_2) {
+        struct tcp_config *g = config_of(ctx);
+        if (g)
+            wait_for_old_segments(ctx, c, g, id);
+        return CHAM_DONE;
+    }
+    return shut(ctx, c, a, id);
+}
+
+char _license[] __attribute__((section("license"), used)) = "Apache-2.0";
