@@ -13,7 +13,7 @@ import pytest
 from chamelio.bench.netns import NetNs, Veth
 from faults.rig import PORT, SERVER, Host
 from host.rig import wait_until
-from netns import namespaces
+from netns import namespaces, need_af_xdp
 
 pytestmark = pytest.mark.root
 
@@ -55,6 +55,7 @@ def host(request: pytest.FixtureRequest) -> Iterator[Plugged]:
         if request.param == "tap":
             made = Plugged(f"tap:tap0,netns={peer.name}", peer, "tap0", peer, lambda: None)
         else:
+            need_af_xdp()
             veth = Veth(peer, where, PEER, HOST)
             veth.join()
             made = Plugged(f"afxdp:veth0,netns={where.name}", peer, "veth0", where, veth.join)

@@ -14,7 +14,7 @@ import pytest
 
 from chamelio.bench.netns import NetNs, Veth
 from chamelio.bench.stage import Stage
-from netns import namespaces
+from netns import namespaces, need_af_xdp
 from system.rig import ADDRESSES, ECHO_PORT, FAR, HOST, PEER, ROUTER, SERVER, System
 
 ECHO_SERVER = Path(__file__).parent / "echo_server.py"
@@ -26,6 +26,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
         peer, far, host = stack.enter_context(namespaces("peer", "far", "host"))
         Veth(far, peer, FAR, ROUTER, "veth1").join()
         if request.param == "afxdp":
+            need_af_xdp()
             Veth(peer, host, PEER, HOST).join()
             port = f"eth=afxdp:veth0,netns={host.name}"
         else:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from chamelio.cli import main
-from netns import namespaces
+from netns import namespaces, need_af_xdp
 from system.rig import until
 
 COMMAND = (sys.executable, "-m", "chamelio", "demo", "--real", "-o", "json")
@@ -23,6 +23,7 @@ COMMAND = (sys.executable, "-m", "chamelio", "demo", "--real", "-o", "json")
 @pytest.fixture
 def demo(tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
     """Start it; everything that it makes lies in `tmp_path` or bears its number."""
+    need_af_xdp()
     with namespaces("try"):  # skips where there can be none
         pass
 

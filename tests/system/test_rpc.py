@@ -14,7 +14,7 @@ import pytest
 from chamelio.bench.netns import Veth
 from chamelio.bench.stage import Stage
 from chamelio.protocols import rpc
-from netns import namespaces
+from netns import namespaces, need_af_xdp
 
 pytestmark = pytest.mark.root
 
@@ -37,6 +37,7 @@ class Hosts:
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
+    need_af_xdp()
     with contextlib.ExitStack() as stack:
         left, right = stack.enter_context(namespaces("left", "right"))
         Veth(left, right).join()
