@@ -1,4 +1,4 @@
-"""Commands that measure this machine: `chamelio calibrate`, `chamelio bench bounds`, `chamelio bench verify`."""
+"""Commands that measure this machine: `chamelio calibrate`, and `chamelio bench` with `bounds`, `rpc` and `verify`."""
 
 from __future__ import annotations
 
@@ -44,3 +44,33 @@ def verify(settings: Settings, runs: int, seed: int) -> int:
     from chamelio.bench import verify
 
     return verify.run(json=settings.json, runs=runs, seed=seed)
+
+
+@click.command("rpc")
+@click.option("--protocol", type=click.Choice(["tcp"]), default="tcp", show_default=True, help="What carries the requests.")
+@click.option("--flows", type=click.IntRange(1, 60000), multiple=True, default=[1024], show_default=True, help="Connections.")
+@click.option("--batch", type=click.IntRange(1, 64), multiple=True, default=[16], show_default=True, help="Requests at a time.")
+@click.option("--mode", type=click.Choice(["joint", "separate", "fixed"]), multiple=True, default=["joint"], show_default=True)
+@click.option(
+    "--offload", type=click.Choice(["on", "off", "both"]), default="both", show_default=True, help="Of checksums, by the port."
+)
+@click.option("--runs", type=click.IntRange(1), default=11, show_default=True, help="Of each measurement of cycles.")
+@common()
+def rpc(
+    settings: Settings,
+    protocol: str,
+    flows: tuple[int, ...],
+    batch: tuple[int, ...],
+    mode: tuple[str, ...],
+    offload: str,
+    runs: int,
+) -> int:
+    """What a request of 64 bytes and its answer cost a core: cycles, instructions and where they go, packets.
+
+    --flows, --batch and --mode may be given several times: everything is measured with everything.
+    """
+    from chamelio.bench import rpc
+
+    assert protocol == "tcp"
+    offloads = {"on": (True,), "off": (False,), "both": (True, False)}[offload]
+    return rpc.run(json=settings.json, flows=flows, batches=batch, modes=mode, offloads=offloads, runs=runs)
