@@ -52,8 +52,8 @@ class Path:
         for _ in range(10):
             part = int(a["win"][row]) / 10
             self.now += int(a["srtt"][row]) * 100
-            a["delivered"][row] += np.uint32(part)
-            a["marked"][row] += np.uint32(part if marked else 0)
+            a["delivered"][row : row + 1] += np.uint32(part)  # wraps
+            a["marked"][row : row + 1] += np.uint32(part if marked else 0)
             if a["win"][row] < a["ssthresh"][row]:
                 a["win"][row] += np.uint32(part)
             else:
@@ -177,6 +177,28 @@ def test_cubic_time_stands_still_without_enough_to_send() -> None:
         tuner.tick(path.now)
     path.trip(tuner)
     assert int(about["grow"][0]) == pytest.approx(before, rel=0.1)
+
+
+@pytest.mark.parametrize(("rtt_ms", "loss"), [(50, 1e-2), (50, 1e-3), (100, 1e-4)])
+@pytest.mark.parametrize("name", ["newreno", "cubic"])
+def test_the_average_window_is_what_models_say(name: str, rtt_ms: int, loss: float) -> None:
+    """RFC 9438, section 5.1: one loss in every 1/p segments; for NewReno the square root of Mathis et al. (1997)."""
+    about = connections(rtt_ms)
+    about["win"] = about["ssthresh"] = 20 * SEGMENT
+    tuner, path = tuner_of(name, about), Path(about)
+    sent, losses, windows = 0.0, 0, []
+    while losses < 30:
+        window = int(about["win"][0]) / SEGMENT
+        path.trip(tuner)
+        sent += window
+        if losses >= 10:
+            windows.append(window)
+        if sent * loss >= 1:
+            sent -= 1 / loss
+            path.lose(tuner)
+            losses += 1
+    reno, cubic = math.sqrt(1.5 / loss), 1.054 * (rtt_ms / 1000 / loss) ** 0.75
+    assert np.mean(windows) == pytest.approx(max(reno, cubic) if name == "cubic" else reno, rel=0.15)
 
 
 # ---- DCTCP ------------------------------------------------------------------------------------------------------------------
