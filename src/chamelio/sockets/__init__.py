@@ -3,5 +3,16 @@
 from __future__ import annotations
 
 from chamelio.sockets.datagram import DatagramTransport, create_datagram_endpoint
+from chamelio.sockets.stream import Server, create_connection, create_server, open_connection, start_server
+from chamelio.sockets.stream_transport import StreamTransport
 
-__all__ = ["DatagramTransport", "create_datagram_endpoint"]
+__all__ = [
+    "DatagramTransport",
+    "Server",
+    "StreamTransport",
+    "create_connection",
+    "create_datagram_endpoint",
+    "create_server",
+    "open_connection",
+    "start_server",
+]
