@@ -208,6 +208,7 @@ class Agent:
 
     async def _end_context(self, context: int) -> None:
         self.runtime.application_gone(context)
+        self._rung.set()  # it may be due earlier now
         await self.settle()
         await self._close_context(context)
 

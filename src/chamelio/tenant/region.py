@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from chamelio.bpf.object import Object
-from chamelio.jit.layout import RAW_RING, RING_IN, RING_OUT, Layout, MapLayout
+from chamelio.jit.layout import DATA, RAW_RING, RING_IN, RING_OUT, Layout, MapLayout
 from chamelio.tenant.rings import Consumer, Producer
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -27,7 +27,7 @@ def value_types(obj: Object) -> dict[str, np.dtype[Any]]:
     btf = obj.btf
     if btf is None:
         return {}
-    return {m.name: btf.dtype(m.value_type) for m in obj.maps if m.value_type is not None}
+    return {m.name: btf.dtype(m.value_type) for m in obj.maps if m.value_type is not None and m.kind != DATA}
 
 
 def slow_columns(obj: Object) -> dict[str, list[str]]:
@@ -37,7 +37,7 @@ def slow_columns(obj: Object) -> dict[str, list[str]]:
         return {}
     found = {}
     for m in obj.maps:
-        if m.value_type is not None:
+        if m.value_type is not None and m.kind != DATA:
             tags = btf.decl_tags(btf.resolve_id(m.value_type))
             found[m.name] = [name for name in btf.dtype(m.value_type).names or () if "slow" in tags.get(name, [])]
     return found

@@ -16,7 +16,7 @@ from typing import Any
 from chamelio.tenant.region import RAW_MAX, Array, Region
 
 MAX_BACKLOG = 1024  # requests and packets that wait for room in their rings; more are dropped and counted
-BATCH = 64
+BATCH = 256
 
 
 class RequestError(Exception):

@@ -10,6 +10,8 @@
 
 #define UNUSED __attribute__((unused)) /* native helpers take the context, BPF's do not */
 #define RARE __attribute__((noinline))
+/* What was found out about memory is looked up again from here on: the verifier need not follow what it implies. */
+#define FORGET __asm__ volatile("" ::: "memory")
 
 #define MS 1000000ull
 #define US 1000ull
@@ -39,6 +41,10 @@ enum state { TCP_STATES(NAME) TCP_N_STATES };
 #define NAME(input) INPUT_##input,
 enum input { TCP_INPUTS(NAME) N_INPUTS };
 #undef NAME
+
+/* Instead of a verdict: */
+#define GO_ON 0xffffffffull  /* send what may be sent */
+#define GO_ACK 0xfffffffeull /* acknowledge */
 
 #define INPUTS_STRIDE 16
 /* The state that follows, and 1 more, so that 0 says: this cannot happen there. */
@@ -107,7 +113,11 @@ struct conn {
     u32 sacked_bytes, fack;      /* of `sacked`: how many bytes, and the highest end */
     u32 fin_at;                  /* where the peer's FIN is, if FIN_AHEAD */
     u32 rcv_mss, max_window, tag;
-    u32 pad[15];
+    u32 waiting;                 /* how many of `ooo` are not empty */
+    u32 gone;                    /* bytes between snd_una and snd_nxt that are believed to be in the network no more */
+    u32 hole, hole_end;          /* what find_hole has found */
+    u32 blocks;                  /* of the acknowledgement that is being built */
+    u32 pad[10];
 };
 _Static_assert(sizeof(struct conn) == 512, "struct conn is whole cache lines");
 
@@ -131,6 +141,7 @@ CHAM_ARRAY(about, TCP_CONNECTIONS, struct tcp_about, CHAM_SHARED);
 CHAM_ARRAY(conns, TCP_CONNECTIONS, struct conn, 0);
 CHAM_ARRAY(cores, 1, struct core_state, 0);
 CHAM_HASH(flows, TCP_CONNECTIONS, u64, struct flow, 0);
+CHAM_ARRAY(listening, TCP_LISTENERS, struct tcp_listening, CHAM_SHARED);
 CHAM_HASH(listeners, TCP_LISTENERS, u32, struct listener, 0);
 CHAM_BYTES_POOL(rx_bytes, TCP_CONNECTIONS, TCP_BUFFER_MIN, TCP_BUFFER_MAX, TCP_BUFFERS);
 CHAM_BYTES_POOL(tx_bytes, TCP_CONNECTIONS, TCP_BUFFER_MIN, TCP_BUFFER_MAX, TCP_BUFFERS);
@@ -151,9 +162,8 @@ CHAM_INLINE u32 max_u32(u32 a, u32 b) { return a > b ? a : b; }
 CHAM_INLINE u32 is_empty(const struct range *r) { return r->start == r->end; }
 
 /* Put a range in front of a list, joined with all that it touches; what falls off at the end is forgotten. */
-CHAM_INLINE void add_range(struct range *list, u32 start, u32 end)
+RARE static u32 add_range(struct range *list, u32 start, u32 end)
 {
-#pragma unroll
     for (u32 i = 0; i < RANGES; i++) {
         u32 s = list[i].start, e = list[i].end;
         if (s != e && !after(s, end) && !before(e, start)) {
@@ -162,18 +172,16 @@ CHAM_INLINE void add_range(struct range *list, u32 start, u32 end)
             list[i].start = list[i].end = 0;
         }
     }
-    u32 done = 0;
-#pragma unroll
     for (u32 i = 0; i < RANGES; i++) {
         u32 s = list[i].start, e = list[i].end;
-        if (!done) {
-            list[i].start = start;
-            list[i].end = end;
-            done = s == e;
-            start = s;
-            end = e;
-        }
+        list[i].start = start;
+        list[i].end = end;
+        if (s == e)
+            break;
+        start = s;
+        end = e;
     }
+    return 0;
 }
 
 /* ---- configuration ------------------------------------------------------------------------------------------------------------ */
@@ -262,7 +270,8 @@ CHAM_INLINE void tell(struct chamelio_ctx *ctx, struct conn *c, u32 id, u32 kind
 /* The slow path is told, or not. */
 CHAM_INLINE s64 tell_slow_path(struct chamelio_ctx *ctx, const struct conn *c, u32 id, u32 kind, u32 what)
 {
-    struct tcp_event e = {kind, id, c->generation, c->snd_una, c->snd_max, 0, what, ctx->core};
+    u32 silent = (u32)((ctx->now - c->heard) / MS);
+    struct tcp_event e = {kind, id, c->generation, c->snd_una, c->snd_max, silent, what, ctx->core};
     return cham_push(&events, 0, &e);
 }
 
@@ -356,6 +365,8 @@ RARE static u32 begin(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     c->rcv_mss = MSS_DEFAULT;
     c->max_window = 0;
     c->tag = 0;
+    c->waiting = 0;
+    c->gone = 0;
     c->dsack.start = c->dsack.end = 0;
     c->ts_offset = (u32)cham_hash(ctx, (u32)key, 0x74696d65);
 #pragma unroll
@@ -373,7 +384,7 @@ RARE static u32 begin(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     a->cwnd = 0;
     a->thresh = 0;
     a->grow = 0;
-    a->beta = 0;
+    a->beta = (u16)g->beta;
     a->alpha = 0;
     a->pace = 0;
     a->mss_limit = 0;
@@ -418,8 +429,6 @@ RARE static u32 conclude(struct chamelio_ctx *ctx, struct conn *c, struct tcp_ab
 {
     unbind(ctx, c);
     leave_listener(ctx, c);
-    cham_bytes_close(&tx_bytes, id);
-    c->tx_size = 0;
     c->rto_at = 0;
     c->ack_at = 0;
     c->dead_at = 0;

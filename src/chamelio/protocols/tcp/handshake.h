@@ -6,7 +6,8 @@
 
 #define COOKIE_SHIFT 36 /* a cookie's clock ticks every 69 s; it lives two ticks at most */
 #define COOKIE_NS (1ull << COOKIE_SHIFT)
-#define PORT_TRIES 32
+#define PORT_TRIES 6   /* ports that are looked up, */
+#define CORE_TRIES 12 /* and how many are passed over for each because their flows live on another core */
 #define REUSE_NS 1000000000ull /* since when a connection in TIME_WAIT may make room for one that we open */
 
 /* ---- what both sides agree on ------------------------------------------------------------------------------------------------------- */
@@ -55,6 +56,8 @@ CHAM_INLINE void start_sending(struct chamelio_ctx *ctx, struct conn *c, struct 
     c->flags |= TIMED;
     a->iss = iss;
     a->acked = iss;
+    a->sent = iss;
+    a->delivered = iss;
 }
 
 /* Where the peer's do. */
@@ -156,13 +159,13 @@ RARE static u64 take_syn(struct chamelio_ctx *ctx, struct listener *l, u64 key, 
     start_receiving(c, a, s->seq);
     start_sending(ctx, c, a, iss ? iss : initial_sequence(ctx, key));
     c->wl1 = s->seq;
-    c->snd_nxt = c->snd_max = c->iss + 1;
+    c->snd_nxt = c->snd_max = a->sent = c->iss + 1;
     set_rto(ctx, c, g, id);
     return put_syn_of(ctx, c) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
 }
 
 /* An acknowledgement that may bring a cookie back: then there is a connection, whose number is `*made` afterwards. */
-RARE static u32 take_cookie(struct chamelio_ctx *ctx, struct listener *l, u64 key, const struct segment *s, u32 *made)
+RARE static u32 take_cookie(struct chamelio_ctx *ctx, struct listener *l, u64 key, struct segment *s, u32 *made)
 {
     struct tcp_config *g = config_of(ctx);
     u32 cookie = s->ack - 1, irs = s->seq - 1, tick = (u32)(ctx->now >> COOKIE_SHIFT), mss = cookie >> 24 & 7, id, why;
@@ -185,16 +188,16 @@ RARE static u32 take_cookie(struct chamelio_ctx *ctx, struct listener *l, u64 ke
     c->flags |= PASSIVE;
     c->context = l->context;
     c->tag = cham_ntohs((u32)(key >> 48));
-    struct segment syn = {.mss = 1 + mss_of_index(mss), .has_ts = s->has_ts, .tsval = s->tsval};
+    s->mss = 1 + mss_of_index(mss); /* as if it were the SYN */
     if (s->has_ts) {
-        syn.sack_permitted = s->tsecr >> 4 & 1;
-        syn.wscale = (s->tsecr & 15) < 15 ? 1 + (s->tsecr & 15) : 0;
+        s->sack_permitted = s->tsecr >> 4 & 1;
+        s->wscale = (s->tsecr & 15) < 15 ? 1 + (s->tsecr & 15) : 0;
     }
-    agree(ctx, c, a, g, &syn, g->options & (TCP_OPT_TIMESTAMPS | TCP_OPT_SACK | TCP_OPT_WSCALE));
+    agree(ctx, c, a, g, s, g->options & (TCP_OPT_TIMESTAMPS | TCP_OPT_SACK | TCP_OPT_WSCALE));
     start_receiving(c, a, irs);
     start_sending(ctx, c, a, cookie);
     c->flags &= ~TIMED;
-    c->snd_nxt = c->snd_max = cookie + 1;
+    c->snd_nxt = c->snd_max = a->sent = cookie + 1;
     c->wl1 = irs;
     c->wl2 = cookie;
     why = announce(ctx, c, a, id, TCP_ACCEPTED);
@@ -262,9 +265,14 @@ RARE static u64 choose_port(struct chamelio_ctx *ctx, u32 address, u32 port, u32
     if (!range || range > 65536)
         return 0;
     for (u32 n = 0; n < PORT_TRIES; n++) {
-        u32 local = low + (from + k->port_turn++) % range;
-        u64 key = address | (u64)(port & 0xffff) << 32 | (u64)cham_htons(local) << 48;
-        if (core_of(key, g->cores) != ctx->core || cham_lookup(&listeners, &local))
+        u64 key = 0;
+        for (u32 i = 0; i < CORE_TRIES; i++) {
+            u32 local = low + (from + k->port_turn++) % range;
+            key = address | (u64)(port & 0xffff) << 32 | (u64)cham_htons(local) << 48;
+            if (core_of(key, g->cores) == ctx->core)
+                break;
+        }
+        if (core_of(key, g->cores) != ctx->core)
             continue;
         struct flow *f = cham_lookup(&flows, &key);
         if (!f)
@@ -314,7 +322,7 @@ RARE static u64 open_actively(struct chamelio_ctx *ctx, const struct tcp_entry *
     c->rcv_nxt = 0;
     c->rcv_edge = 65535;
     start_sending(ctx, c, a, iss ? iss : initial_sequence(ctx, key));
-    c->snd_nxt = c->snd_max = c->iss + 1;
+    c->snd_nxt = c->snd_max = a->sent = c->iss + 1;
     set_rto(ctx, c, g, id);
     return put_syn_of(ctx, c) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
 }
@@ -353,6 +361,7 @@ RARE static u64 answered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_ab
     c->flags &= ~(TIMED | TOLD);
     c->snd_una = c->iss + 1;
     a->acked = c->snd_una;
+    a->delivered = c->snd_una;
     c->backoff = 0;
     c->rto_at = 0;
     why = announce(ctx, c, a, id, TCP_CONNECTED);
@@ -368,7 +377,7 @@ RARE static u64 answered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_ab
 /* ---- a segment that belongs to no connection ----------------------------------------------------------------------------------------------- */
 
 /* The verdict; or 0, and `*made` is the connection that it has made and belongs to. */
-RARE static u64 belongs_to_none(struct chamelio_ctx *ctx, u64 key, const struct segment *s, u32 iss, u32 *made)
+RARE static u64 belongs_to_none(struct chamelio_ctx *ctx, u64 key, struct segment *s, u32 iss, u32 *made)
 {
     u32 port = cham_ntohs((u32)(key >> 48)), why;
     struct listener *l = cham_lookup(&listeners, &port);

@@ -111,7 +111,7 @@ RARE static u32 start_recovery(struct chamelio_ctx *ctx, struct conn *c, struct 
 CHAM_INLINE void undo(struct conn *c, struct tcp_about *a)
 {
     c->flags &= ~(RECOVERY | LOST | HOLE_NOW | UNDO);
-    c->snd_nxt = c->snd_max;
+    c->gone = 0;
     c->ssthresh = c->undo_ssthresh;
     a->ssthresh = c->ssthresh;
     set_win(c, a, max_u32(c->win, c->undo_win));
@@ -206,6 +206,7 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
 {
     u32 una = c->snd_una, ack = s->ack, acked = ack - una, flight = c->snd_nxt - una, news = 0;
     sync(c, a);
+    FORGET;
     if (s->sacks && c->options & TCP_OPT_SACK)
         news = take_sacks(ctx, c, s);
     u32 edge = ack + (s->window << (c->snd_wscale & 15)), same = edge == c->snd_edge;
@@ -246,11 +247,12 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
         if (s->flags & F_ECE && c->options & TCP_OPT_ECN)
             take_marks(ctx, c, a, id, 0);
     }
+    FORGET;
     a->delivered = c->snd_una + c->sacked_bytes;
-    if (c->flags & RECOVERY) {
+    if (c->flags & (RECOVERY | LOST)) {
         if (news)
             lost_again(c);
-    } else if (c->dupacks && !(c->flags & LOST) && (c->options & TCP_OPT_SACK || at_least(una, c->recover)) &&
+    } else if (c->dupacks && (c->options & TCP_OPT_SACK || at_least(una, c->recover)) &&
                (c->dupacks >= c->dupthresh || c->sacked_bytes > (c->dupthresh - 1) * c->mss)) {
         start_recovery(ctx, c, a, id);
     }
@@ -265,7 +267,10 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
             c->backoff = 0;
         }
     }
-    if (c->flags & (RECOVERY | HOLE_NOW) || (has_more(c) && after(c->snd_edge, c->snd_nxt)))
+    if (c->gone || c->sacked_bytes || c->dupacks || c->flags & (RECOVERY | LOST))
+        assess(c);
+    FORGET;
+    if (c->flags & (RECOVERY | LOST | HOLE_NOW) || (has_more(c) && after(c->snd_edge, c->snd_nxt)))
         make_due(ctx, c, id);
 }
 
@@ -279,31 +284,33 @@ RARE static u32 take_waiting(struct conn *c)
         if (s != e && !after(s, c->rcv_nxt)) {
             c->rcv_nxt = later(c->rcv_nxt, e);
             c->ooo[i].start = c->ooo[i].end = 0;
+            c->waiting--;
             c->flags |= ACK_NOW;
         }
     }
     return 0;
 }
 
-CHAM_INLINE u32 has_waiting(const struct conn *c)
+RARE static u32 count_waiting(struct conn *c)
 {
-    u32 any = 0;
-#pragma unroll
+    u32 n = 0;
     for (u32 i = 0; i < RANGES; i++)
-        any |= c->ooo[i].start ^ c->ooo[i].end;
-    return any;
+        n += !is_empty(c->ooo + i);
+    c->waiting = n;
+    return 0;
 }
 
 /* Room for one more range that touches none. */
-CHAM_INLINE u32 range_fits(const struct conn *c, u32 start, u32 end)
+RARE static u32 range_fits(const struct conn *c, u32 start, u32 end)
 {
-    u32 fits = 0;
-#pragma unroll
+    if (c->waiting < RANGES)
+        return 1;
     for (u32 i = 0; i < RANGES; i++) {
         u32 s = c->ooo[i].start, e = c->ooo[i].end;
-        fits |= s == e || (!after(s, end) && !before(e, start));
+        if (s != e && !after(s, end) && !before(e, start))
+            return 1;
     }
-    return fits;
+    return 0;
 }
 
 /* A segment that is not the next one: keep what is new. */
@@ -313,7 +320,6 @@ RARE static u32 take_ahead(struct chamelio_ctx *ctx, struct conn *c, u32 id, con
     c->flags |= ACK_NOW;
     if (!range_fits(c, start, stop))
         return TOO_MANY_RANGES;
-#pragma unroll
     for (u32 i = 0; i < RANGES; i++) {
         u32 from = c->ooo[i].start, to = c->ooo[i].end;
         if (from != to && !before(start, from) && !after(stop, to) && c->options & TCP_OPT_SACK) { /* all of it is there already */
@@ -328,6 +334,7 @@ RARE static u32 take_ahead(struct chamelio_ctx *ctx, struct conn *c, u32 id, con
     if (cham_pkt_to_bytes(ctx, &rx_bytes, id, start, CHAM_SPAN(s->payload, s->len)))
         return NO_BUFFER;
     add_range(c->ooo, start, stop);
+    count_waiting(c);
     return 0;
 }
 
@@ -346,12 +353,12 @@ CHAM_INLINE u32 take_data(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
     if (cham_pkt_to_bytes(ctx, &rx_bytes, id, s->seq, CHAM_SPAN(s->payload, s->len)))
         return NO_BUFFER;
     c->rcv_nxt = stop;
-    if (has_waiting(c))
+    if (c->waiting)
         take_waiting(c);
     c->segments += s->len;
     if (s->len > c->rcv_mss)
         c->rcv_mss = s->len;
-    if (c->segments >= 2 * c->rcv_mss || has_waiting(c)) { /* RFC 5681, 4.2 */
+    if (c->segments >= 2 * c->rcv_mss || c->waiting) { /* RFC 5681, 4.2 */
         c->flags |= ACK_NOW;
     } else if (!c->ack_at) {
         c->ack_at = ctx->now + g->ack_delay * US;
@@ -405,12 +412,12 @@ CHAM_INLINE void reset(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abou
 }
 
 /* What has come is no reason to do anything but to say where we are; not too often (RFC 5961, 7). */
-CHAM_INLINE u64 challenge(struct chamelio_ctx *ctx, struct conn *c, u32 id, u32 reason)
+CHAM_INLINE u64 challenge(struct chamelio_ctx *ctx, struct conn *c, u32 reason)
 {
     if (ctx->now - c->challenged_at < CHALLENGE_NS && c->challenged_at)
         return CHAM_ERROR(reason);
     c->challenged_at = ctx->now;
-    return send_ack(ctx, c, id);
+    return GO_ACK;
 }
 
 /* ---- in order (RFC 9293, 3.10.7.4) ---------------------------------------------------------------------------------------------------- */
@@ -428,7 +435,7 @@ RARE static u64 not_acceptable(struct chamelio_ctx *ctx, struct conn *c, const s
         c->dsack.start = s->seq;
         c->dsack.end = before(s->seq + s->len, c->rcv_nxt) ? s->seq + s->len : c->rcv_nxt;
     }
-    return send_ack(ctx, c, id);
+    return GO_ACK;
 }
 
 /* Cut off what we have already, and what is beyond the window. */
@@ -485,12 +492,12 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
     u32 length = s->len + !!(s->flags & F_SYN) + !!(s->flags & F_FIN), stop = s->seq + length, why = 0;
     if (s->has_ts && c->options & TCP_OPT_TIMESTAMPS) { /* RFC 7323, 5.3 */
         if (before(s->tsval, c->ts_recent) && !(s->flags & F_RST) && ctx->now - c->heard < PAWS_NS) {
-            send_ack(ctx, c, id);
-            return CHAM_TX;
+            return GO_ACK;
         }
         if (at_least(s->tsval, c->ts_recent) && !after(s->seq, c->last_ack) && !(s->flags & F_RST))
             c->ts_recent = s->tsval;
     }
+    c->heard = ctx->now;
     if (s->seq != c->rcv_nxt) {
         u32 ok = length ? before(s->seq, c->rcv_edge) && after(stop, c->rcv_nxt)
                         : at_least(s->seq, c->rcv_nxt) && !after(s->seq, c->rcv_edge);
@@ -501,19 +508,19 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
         if (c->state == TCP_TIME_WAIT) /* RFC 1337 */
             return CHAM_ERROR(STRAY_RESET);
         if (s->seq != c->rcv_nxt)
-            return challenge(ctx, c, id, STRAY_RESET);
+            return challenge(ctx, c, STRAY_RESET);
         reset(ctx, c, a, id, c->state == TCP_SYN_RCVD ? ECONNREFUSED : ECONNRESET);
         return CHAM_DONE;
     }
     trim(c, s);
     if (s->flags & F_SYN) /* RFC 5961, 4.2 */
-        return challenge(ctx, c, id, STRAY_SYN);
+        return challenge(ctx, c, STRAY_SYN);
     if (!(s->flags & F_ACK))
         return CHAM_ERROR(NO_ACK_FLAG);
     if (after(s->ack, c->snd_max))
-        return challenge(ctx, c, id, BAD_ACK);
+        return challenge(ctx, c, BAD_ACK);
     if (before(s->ack, c->snd_una - c->max_window - 1)) /* RFC 5961, 5.2 */
-        return challenge(ctx, c, id, BAD_ACK);
+        return challenge(ctx, c, BAD_ACK);
     if (c->state == TCP_SYN_RCVD) {
         if (!after(s->ack, c->snd_una))
             return CHAM_ERROR(BAD_ACK);
@@ -526,10 +533,10 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
         if (why) /* as if it had been lost */
             return CHAM_ERROR(why);
     }
-    c->heard = ctx->now;
     take_ack(ctx, c, a, g, id, s);
     if (fin_acked(ctx, c, a, g, id))
         return CHAM_DONE;
+    FORGET;
     if (c->options & TCP_OPT_ECN && s->len)
         take_ce(c, g, s->tos, s->flags);
     if (s->len) {
@@ -544,15 +551,18 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
             c->flags |= ACK_NOW;
         }
     }
+    FORGET;
     if (s->flags & F_FIN) {
         c->fin_at = s->seq + s->len;
         c->flags |= FIN_AHEAD | ACK_NOW;
     }
     if (c->flags & FIN_AHEAD && c->fin_at == c->rcv_nxt)
         take_fin(ctx, c, a, g, id);
+    FORGET;
     open_window(c, a);
+    FORGET;
     if (c->flags & ACK_NOW && (!(c->flags & DUE) || a->pace || !after(c->snd_edge, c->snd_nxt)))
-        return send_ack(ctx, c, id);
+        return GO_ACK;
     return why ? CHAM_ERROR(why) : CHAM_DONE;
 }
 

@@ -75,104 +75,90 @@ RARE static u32 count_sacked(struct conn *c)
     return 0;
 }
 
-/* The first byte from `from` on that the peer has not said that it has. */
-RARE static u32 skip_sacked(const struct conn *c, u32 from)
+/* The hole at `from` or after it, up to `most` at the latest: from c->hole to c->hole_end; empty if there is none. */
+RARE static u32 find_hole(struct conn *c, u32 from, u32 most)
 {
-    for (u32 turn = 0; turn < RANGES; turn++) {
-        u32 moved = 0;
-        for (u32 i = 0; i < RANGES; i++) {
-            u32 s = c->sacked[i].start, e = c->sacked[i].end;
-            if (s != e && !after(s, from) && after(e, from)) {
-                from = e;
-                moved = 1;
-            }
-        }
-        if (!moved)
-            break;
-    }
-    return from;
-}
-
-/* Where the hole that begins at `from` ends, at `most` at the latest. */
-RARE static u32 hole_end(const struct conn *c, u32 from, u32 most)
-{
-    for (u32 i = 0; i < RANGES; i++) {
-        u32 s = c->sacked[i].start, e = c->sacked[i].end;
-        if (s != e && after(s, from) && before(s, most))
-            most = s;
-    }
-    return most;
-}
-
-/* Bytes within [from, to) that the peer has. */
-RARE static u32 sacked_within(const struct conn *c, u32 from, u32 to)
-{
-    u32 bytes = 0;
-    for (u32 i = 0; i < RANGES; i++) {
+    u32 start = from;
+    for (u32 i = 0; i < RANGES; i++) { /* no two of them touch: what begins later begins after a hole */
         u32 s = c->sacked[i].start, e = c->sacked[i].end;
         if (s == e)
             continue;
-        if (before(s, from))
-            s = from;
-        if (after(e, to))
-            e = to;
-        if (after(e, s))
-            bytes += e - s;
+        if (after(s, from))
+            most = before(s, most) ? s : most;
+        else if (after(e, from))
+            start = e;
     }
-    return bytes;
+    c->hole = start;
+    c->hole_end = later(start, most);
+    return 0;
 }
 
-/* Bytes that are believed to be in the network (RFC 6675, 4: pipe). In recovery what lies below the highest block and was not sent again is
- * lost (Mathis and Mahdavi, 1996); without SACK each duplicate acknowledgement says that a segment has left. */
+/* How much of what is under way is not in the network any more (RFC 6675, 4, turned round): what the peer has; in recovery also what lies
+ * below its highest block, after a timeout all that was sent before, and was not sent again (Mathis and Mahdavi, 1996); without SACK a
+ * segment for each duplicate acknowledgement. */
+RARE static u32 assess(struct conn *c)
+{
+    u32 from = later(c->high_rxt, c->snd_una), lost = c->flags & LOST ? c->recover : c->flags & RECOVERY ? c->fack : from, gone = 0;
+    if (!(c->options & TCP_OPT_SACK) && !(c->flags & LOST)) {
+        c->gone = c->dupacks * c->mss + (c->flags & RECOVERY && !after(c->high_rxt, c->snd_una) ? c->mss : 0);
+        return 0;
+    }
+    if (before(from, lost))
+        gone = lost - from;
+    else
+        lost = from;
+    for (u32 i = 0; i < RANGES; i++) { /* those that are not within what is counted already */
+        u32 s = c->sacked[i].start, e = c->sacked[i].end;
+        if (s != e && (before(s, from) || !before(s, lost)))
+            gone += e - s;
+    }
+    c->gone = gone;
+    return 0;
+}
+
+/* Bytes that are believed to be in the network. */
 CHAM_INLINE u32 pipe_of(const struct conn *c)
 {
-    u32 flight = c->snd_nxt - c->snd_una, gone = 0;
-    if (!(c->flags & (RECOVERY | LOST)) && !c->sacked_bytes)
-        gone = c->options & TCP_OPT_SACK ? 0 : c->dupacks * c->mss;
-    else if (c->options & TCP_OPT_SACK) {
-        gone = sacked_within(c, c->snd_una, c->snd_nxt);
-        u32 from = later(c->high_rxt, c->snd_una);
-        if (c->flags & RECOVERY && before(from, c->fack))
-            gone += c->fack - from - sacked_within(c, from, c->fack);
-    } else if (c->flags & RECOVERY) {
-        gone = c->dupacks * c->mss + (after(c->high_rxt, c->snd_una) ? 0 : c->mss);
-    }
-    return flight > gone ? flight - gone : 0;
+    u32 flight = c->snd_nxt - c->snd_una;
+    return flight > c->gone ? flight - c->gone : 0;
 }
 
 /* ---- one segment ---------------------------------------------------------------------------------------------------------------- */
 
 CHAM_INLINE u32 fin_of(const struct conn *c) { return !!(c->flags & FIN_QUEUED); }
-/* There is something that was never sent, or must be sent again after a timeout. */
+/* There is something that was never sent. */
 CHAM_INLINE u32 has_more(const struct conn *c) { return before(c->snd_nxt, c->snd_end + fin_of(c)); }
-CHAM_INLINE u32 wants(const struct conn *c) { return has_more(c) || c->flags & (RECOVERY | HOLE_NOW); }
+CHAM_INLINE u32 wants(const struct conn *c) { return has_more(c) || c->flags & (RECOVERY | LOST | HOLE_NOW); }
 
-CHAM_INLINE u32 resend(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 id, u32 mss)
+/* The next hole again. 1: it is built; 0: there is none, or no room for it. */
+RARE static u32 resend(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id)
 {
-    u32 sack = c->options & TCP_OPT_SACK, from = skip_sacked(c, later(c->high_rxt, c->snd_una)), now = c->flags & HOLE_NOW;
-    u32 most = sack && c->sacked_bytes ? c->fack : c->snd_una + mss;
-    if (now && !before(from, most))
-        from = c->snd_una, most = c->snd_una + mss;
-    if (!before(from, most) || (!now && pipe_of(c) >= c->win))
+    struct tcp_config *g = config_of(ctx);
+    u32 mss = mss_of(c, a), most = c->flags & LOST ? c->recover : c->sacked_bytes ? c->fack : c->snd_una + mss;
+    if (!g || (!(c->flags & HOLE_NOW) && pipe_of(c) >= c->win))
         return 0;
-    u32 last = c->snd_end + (fin_of(c) && after(c->snd_max, c->snd_end));
-    if (after(most, last))
-        most = last;
-    u32 len = hole_end(c, from, most) - from, fin = 0;
-    if (!before(from, most))
+    find_hole(c, later(c->high_rxt, c->snd_una), most);
+    if (c->hole == c->hole_end && c->flags & HOLE_NOW)
+        find_hole(c, c->snd_una, c->snd_una + mss);
+    FORGET;
+    u32 from = c->hole, stop = c->hole_end, last = c->snd_end + (c->flags & FIN_QUEUED && after(c->snd_max, c->snd_end)), fin = 0;
+    if (after(stop, last))
+        stop = last;
+    if (!before(from, stop))
         return 0;
-    if (len > mss)
-        len = mss;
+    u32 len = min_u32(stop - from, mss);
     if (after(from + len, c->snd_end)) { /* the last number is the FIN's */
-        fin = 1;
+        fin = F_FIN | F_PSH;
         len--;
     }
     c->flags &= ~(HOLE_NOW | TIMED);
     if (from == c->snd_una)
         c->rxt_mark = c->snd_max;
-    c->high_rxt = from + len + fin;
+    c->high_rxt = from + len + !!fin;
+    c->gone -= min_u32(c->gone, len);
     a->retransmitted++;
-    if (put_segment(ctx, c, id, from, len, fin ? F_FIN | F_PSH : 0, 0))
+    FORGET;
+    if (put_segment(ctx, c, id, from, len, fin, 0))
         return 0;
     if (!c->rto_at)
         set_rto(ctx, c, g, id);
@@ -191,18 +177,12 @@ CHAM_INLINE u32 next_segment(struct chamelio_ctx *ctx, struct conn *c, struct tc
         set_rto(ctx, c, g, id);
         return !put_syn_of(ctx, c);
     }
-    if (c->flags & (RECOVERY | HOLE_NOW) && resend(ctx, c, a, g, id, mss))
+    if (c->flags & (RECOVERY | LOST | HOLE_NOW) && resend(ctx, c, a, id))
         return 1;
+    FORGET;
     if (!has_more(c))
         return 0;
-    u32 fresh = c->snd_nxt == c->snd_max, seq = c->snd_nxt, flight = seq - c->snd_una;
-    if (!fresh && c->sacked_bytes) {
-        seq = skip_sacked(c, seq);
-        c->snd_nxt = seq;
-        if (!has_more(c))
-            return 0;
-        fresh = !before(seq, c->snd_max);
-    }
+    u32 seq = c->snd_nxt, flight = seq - c->snd_una;
     if (!flight && ctx->now - c->sent_at > rto_of(c, g)) { /* idle for long: what the window was says nothing (RFC 5681, 4.1) */
         u32 restart = g->initial_window * mss;
         if (c->win > restart)
@@ -224,17 +204,12 @@ CHAM_INLINE u32 next_segment(struct chamelio_ctx *ctx, struct conn *c, struct tc
         len = (u32)room;
     if (len < mss && len < data && flight && 2 * len < c->max_window) /* no silly windows (RFC 9293, 3.8.6.2.1) */
         return 0;
-    u32 end = seq + len;
-    if (!fresh) {
-        end = hole_end(c, seq, end);
-        len = end - seq;
-    }
-    u32 fin = fin_of(c) && end == c->snd_end, flags = end == c->snd_end ? F_PSH : 0, tos = 0;
+    u32 end = seq + len, fin = fin_of(c) && end == c->snd_end, flags = end == c->snd_end ? F_PSH : 0, tos = 0;
     if (!len && !fin)
         return 0;
     if (fin)
         flags |= F_FIN;
-    if (fresh && len && c->options & TCP_OPT_ECN) {
+    if (len && c->options & TCP_OPT_ECN) {
         tos = ECT0;
         if (c->flags & SAY_CWR) {
             flags |= F_CWR;
@@ -245,16 +220,12 @@ CHAM_INLINE u32 next_segment(struct chamelio_ctx *ctx, struct conn *c, struct tc
         return 0;
     c->snd_nxt = end + fin;
     c->sent_at = ctx->now;
-    if (fresh || after(c->snd_nxt, c->snd_max)) {
-        c->snd_max = c->snd_nxt;
-        if (!(c->flags & (TIMED | LOST))) {
-            c->flags |= TIMED;
-            c->timed_at = ctx->now;
-            c->timed_end = c->snd_nxt;
-        }
-    } else {
-        a->retransmitted++;
-        c->flags &= ~TIMED;
+    c->snd_max = c->snd_nxt;
+    a->sent = c->snd_nxt;
+    if (!(c->flags & (TIMED | RECOVERY | LOST))) {
+        c->flags |= TIMED;
+        c->timed_at = ctx->now;
+        c->timed_end = c->snd_nxt;
     }
     if (!c->rto_at || c->flags & PERSISTS) {
         c->flags &= ~PERSISTS;
@@ -271,12 +242,14 @@ CHAM_INLINE u64 output(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abou
     u32 pace = a->pace, built = 0, from = c->snd_nxt;
     sync(c, a);
     for (u32 n = 0; n <= CHAM_EMITS; n++) {
+        FORGET;
         if (built && cham_emit(ctx))
             break;
         built = next_segment(ctx, c, a, g, id);
         if (!built || pace || !wants(c))
             break;
     }
+    FORGET;
     if (c->flags & ACK_NOW && !built)
         return send_ack(ctx, c, id);
     if (built && (pace || wants(c)) && !(c->flags & DUE)) {

@@ -20,6 +20,7 @@
 #define F_ECE 0x40u
 #define F_CWR 0x80u
 
+#define OPTIONS_MOST 16 /* NOPs are options, too */
 #define OPT_END 0
 #define OPT_NOP 1
 #define OPT_MSS 2
@@ -49,6 +50,13 @@ struct segment {
     u32 mss, wscale, sack_permitted; /* of a SYN; wscale and mss are 1 more than what was sent, 0: not sent */
     u32 tos;
 };
+
+/* The segment that is being handled. It lies in a map and not on the stack: what is not known of memory need not be explored case by case. */
+struct scratch {
+    struct segment s;
+    u32 at, pad;
+};
+CHAM_ARRAY(scratches, 1, struct scratch, 0);
 
 /* ---- built ------------------------------------------------------------------------------------------------------------------- */
 
@@ -133,20 +141,18 @@ CHAM_INLINE u32 put_segment(struct chamelio_ctx *ctx, struct conn *c, u32 id, u3
 /* SACK blocks that go out with the next acknowledgement: the one that came twice, then what we have (RFC 2018, 2883). */
 CHAM_INLINE u32 count_blocks(const struct conn *c)
 {
-    u32 n = !is_empty(&c->dsack), most = c->options & TCP_OPT_TIMESTAMPS ? 3 : 4;
+    u32 n = c->waiting + !is_empty(&c->dsack), most = c->options & TCP_OPT_TIMESTAMPS ? 3 : 4;
     if (!(c->options & TCP_OPT_SACK))
         return 0;
-#pragma unroll
-    for (u32 i = 0; i < RANGES; i++)
-        n += !is_empty(c->ooo + i);
     return n < most ? n : most;
 }
 
 /* An acknowledgement with SACK blocks. */
-RARE static u32 put_sack(struct chamelio_ctx *ctx, struct conn *c, u32 blocks)
+RARE static u32 put_sack(struct chamelio_ctx *ctx, struct conn *c)
 {
+    u32 blocks = c->blocks & 7;
     u32 stamped = c->options & TCP_OPT_TIMESTAMPS, plain = stamped ? TCP_BYTES + TS_BYTES : TCP_BYTES;
-    u32 header = plain + 4 + 8 * (blocks & 7);
+    u32 header = plain + 4 + 8 * blocks;
     if (cham_resize(ctx, IP_BYTES + header))
         return 1;
     u8 *ip = ctx->data, *end = ctx->data_end;
@@ -163,22 +169,21 @@ RARE static u32 put_sack(struct chamelio_ctx *ctx, struct conn *c, u32 blocks)
     u32 flags = F_ACK | (c->flags & ECHO_CE ? F_ECE : 0);
     put_headers(ctx, ip, ends_of(c), IP_BYTES + header, header, c->snd_nxt, c->rcv_nxt, flags, window_field(c), 0);
     u8 *at = ip + IP_BYTES + plain + 4;
-    u32 left = blocks;
-    if (!is_empty(&c->dsack) && left && at + 8 <= end) {
+    if (!is_empty(&c->dsack) && at + 8 <= end) {
         ((u32 *)at)[0] = cham_htonl(c->dsack.start);
         ((u32 *)at)[1] = cham_htonl(c->dsack.end);
         at += 8;
-        left--;
     }
     c->dsack.start = c->dsack.end = 0;
     for (u32 i = 0; i < RANGES; i++) {
         u32 s = c->ooo[i].start, e = c->ooo[i].end;
-        if (s == e || !left || at + 8 > end)
+        if (s == e)
             continue;
+        if (at + 8 > end)
+            break;
         ((u32 *)at)[0] = cham_htonl(s);
         ((u32 *)at)[1] = cham_htonl(e);
         at += 8;
-        left--;
     }
     has_acknowledged(c);
     return 0;
@@ -187,8 +192,9 @@ RARE static u32 put_sack(struct chamelio_ctx *ctx, struct conn *c, u32 blocks)
 /* An acknowledgement in the place of the packet that there is: a verdict. */
 CHAM_INLINE u64 send_ack(struct chamelio_ctx *ctx, struct conn *c, u32 id)
 {
-    u32 blocks = count_blocks(c);
-    u32 failed = blocks ? put_sack(ctx, c, blocks) : cham_resize(ctx, 0) || put_segment(ctx, c, id, c->snd_nxt, 0, 0, 0);
+    c->blocks = count_blocks(c);
+    FORGET;
+    u32 failed = c->blocks ? put_sack(ctx, c) : cham_resize(ctx, 0) || put_segment(ctx, c, id, c->snd_nxt, 0, 0, 0);
     return failed ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
 }
 
@@ -275,42 +281,47 @@ RARE static u64 refuse(struct chamelio_ctx *ctx, const struct segment *s)
 
 /* ---- read -------------------------------------------------------------------------------------------------------------------- */
 
-/* Options one by one. What is malformed ends the list, as does its end (RFC 9293, 3.1, MUST-7). */
-RARE static u32 read_options(struct chamelio_ctx *ctx, struct segment *s, u32 tcp_at, u32 length)
+/* Options one by one. What is malformed ends the list, as does its end (RFC 9293, 3.1, MUST-7). They are copied first, so that no access
+ * to the packet depends on what they say. */
+RARE static u32 read_options(struct chamelio_ctx *ctx, struct scratch *m, u32 tcp_at, u32 length)
 {
     u8 *ip = ctx->data, *end = ctx->data_end;
-    u8 *options = ip + (tcp_at & 63) + TCP_BYTES;
-    u32 at = 0;
-    for (u32 turn = 0; turn < 40; turn++) {
+    u32 words[13] = {0};
+    u8 *bytes = (u8 *)words, *options = ip + (tcp_at & 63) + TCP_BYTES;
+    struct segment *s = &m->s;
+#pragma unroll
+    for (u32 i = 0; i < 10; i++)
+        if (options + 4 * i + 4 <= end)
+            words[i] = *(u32 *)(options + 4 * i);
+    m->at = 0;
+    for (u32 turn = 0; turn < OPTIONS_MOST; turn++) {
+        u32 at = *(volatile u32 *)&m->at;
         if (at >= length || at >= 40)
             break;
-        u8 *o = options + at;
-        if (o + 2 > end) /* a lone last byte can only be END or NOP */
-            break;
-        u32 kind = o[0], size = o[1];
+        u32 kind = bytes[at], size = bytes[at + 1];
         if (kind == OPT_END)
             break;
         if (kind == OPT_NOP) {
-            at++;
+            *(volatile u32 *)&m->at = at + 1;
             continue;
         }
-        if (size < 2 || at + size > length)
+        if (size < 2 || at + size > length || at + size > 40)
             break;
-        if (kind == OPT_MSS && size == 4 && o + 4 <= end)
-            s->mss = 1 + ((u32)o[2] << 8 | o[3]);
-        else if (kind == OPT_WSCALE && size == 3 && o + 3 <= end)
-            s->wscale = 1 + o[2];
-        else if (kind == OPT_SACK_PERMITTED && size == 2)
+        *(volatile u32 *)&m->at = at + size;
+        if (kind == OPT_MSS && size == 4) {
+            s->mss = 1 + ((u32)bytes[at + 2] << 8 | bytes[at + 3]);
+        } else if (kind == OPT_WSCALE && size == 3) {
+            s->wscale = 1 + bytes[at + 2];
+        } else if (kind == OPT_SACK_PERMITTED && size == 2) {
             s->sack_permitted = 1;
-        else if (kind == OPT_TIMESTAMPS && size == 10 && o + 10 <= end) {
+        } else if (kind == OPT_TIMESTAMPS && size == 10) {
             s->has_ts = 1;
-            s->tsval = cham_ntohl(*(u32 *)(o + 2));
-            s->tsecr = cham_ntohl(*(u32 *)(o + 6));
+            s->tsval = (u32)bytes[at + 2] << 24 | (u32)bytes[at + 3] << 16 | (u32)bytes[at + 4] << 8 | bytes[at + 5];
+            s->tsecr = (u32)bytes[at + 6] << 24 | (u32)bytes[at + 7] << 16 | (u32)bytes[at + 8] << 8 | bytes[at + 9];
         } else if (kind == OPT_SACK && size >= 10) {
             s->sacks = (size - 2) / 8;
             s->sacks_at = (tcp_at & 63) + TCP_BYTES + at + 2;
         }
-        at += size;
     }
     return 0;
 }

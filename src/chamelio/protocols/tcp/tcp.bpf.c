@@ -32,15 +32,30 @@ CHAM_HANDLER(rx)
         return CHAM_ERROR(BAD_OFFSET);
     if (!ctx->csum_ok && cham_csum(ctx, CHAM_SPAN(at, size), (u64)source + local + (IP_TCP << 8) + cham_htons(size)) != 0xffff)
         return CHAM_ERROR(CHECKSUM);
-    struct segment s = {.seq = cham_ntohl(h->seq), .ack = cham_ntohl(h->ack), .window = cham_ntohs(h->window), .flags = h->flags,
-                        .len = size - header, .payload = at + header, .tos = tos};
+    u32 zero = 0;
+    struct scratch *m = cham_lookup(&scratches, &zero);
+    if (!m)
+        return CHAM_ERROR(NOT_CONFIGURED);
+    struct segment *s = &m->s;
+    s->seq = cham_ntohl(h->seq);
+    s->ack = cham_ntohl(h->ack);
+    s->window = cham_ntohs(h->window);
+    s->flags = h->flags;
+    s->len = size - header;
+    s->payload = at + header;
+    s->tos = tos;
+    s->has_ts = 0;
+    s->sacks = 0;
+    s->mss = 0;
+    s->wscale = 0;
+    s->sack_permitted = 0;
     u64 key = source | (u64)h->ports << 32;
     if (header == TCP_BYTES + TS_BYTES && (u8 *)h + TCP_BYTES + TS_BYTES <= end && *(u32 *)(h + 1) == TS_WORD) {
-        s.has_ts = 1;
-        s.tsval = cham_ntohl(((u32 *)(h + 1))[1]);
-        s.tsecr = cham_ntohl(((u32 *)(h + 1))[2]);
+        s->has_ts = 1;
+        s->tsval = cham_ntohl(((u32 *)(h + 1))[1]);
+        s->tsecr = cham_ntohl(((u32 *)(h + 1))[2]);
     } else if (header > TCP_BYTES) {
-        read_options(ctx, &s, at, header - TCP_BYTES);
+        read_options(ctx, m, at, header - TCP_BYTES);
     }
     u32 id = TCP_CONNECTIONS, iss = 0;
     struct flow *f = cham_lookup(&flows, &key);
@@ -48,14 +63,14 @@ CHAM_HANDLER(rx)
         id = f->id;
     struct conn *c = cham_lookup(&conns, &id);
     struct tcp_about *a = cham_lookup(&about, &id);
-    if (c && a && makes_room(c, &s, &iss)) {
+    if (c && a && makes_room(c, s, &iss)) {
         step(c, a, INPUT_EXPIRED);
         conclude(ctx, c, a, id, 0);
         id = TCP_CONNECTIONS;
         c = 0;
     }
     if (!c || !a) {
-        u64 verdict = belongs_to_none(ctx, key, &s, iss, &id);
+        u64 verdict = belongs_to_none(ctx, key, s, iss, &id);
         if (id >= TCP_CONNECTIONS)
             return verdict;
         c = cham_lookup(&conns, &id);
@@ -64,13 +79,14 @@ CHAM_HANDLER(rx)
             return CHAM_ERROR(NO_CONNECTION);
     }
     if (c->state == TCP_SYN_SENT)
-        return answered(ctx, c, a, id, &s);
+        return answered(ctx, c, a, id, s);
     struct tcp_config *g = config_of(ctx);
     if (!g)
         return CHAM_ERROR(NOT_CONFIGURED);
-    if (c->state == TCP_SYN_RCVD && (s.flags & (F_ACK | F_RST | F_SYN)) == F_ACK && s.ack != c->iss + 1 && s.seq == c->rcv_nxt)
-        return refuse(ctx, &s);
-    return arrives(ctx, c, a, g, id, &s);
+    if (c->state == TCP_SYN_RCVD && (s->flags & (F_ACK | F_RST | F_SYN)) == F_ACK && s->ack != c->iss + 1 && s->seq == c->rcv_nxt)
+        return refuse(ctx, s);
+    u64 verdict = arrives(ctx, c, a, g, id, s);
+    return verdict == GO_ACK ? send_ack(ctx, c, id) : verdict;
 }
 
 /* ---- time ------------------------------------------------------------------------------------------------------------------------ */
@@ -228,7 +244,7 @@ RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
         if (!(c->flags & LOST))
             reduce(ctx, c, a);
         set_win(c, a, mss_of(c, a));
-        c->flags = (c->flags & ~(RECOVERY | HOLE_NOW | TIMED)) | LOST;
+        c->flags = (c->flags & ~(RECOVERY | TIMED)) | LOST | HOLE_NOW;
         c->recover = c->snd_max;
         c->high_rxt = c->snd_una;
         c->dupacks = 0;
@@ -237,10 +253,12 @@ RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
             c->sacked[i].start = c->sacked[i].end = 0;
         c->sacked_bytes = 0;
         c->fack = c->snd_una;
+        assess(c);
     }
+    if (c->state <= TCP_SYN_RCVD)
+        c->snd_nxt = c->iss;
     c->flags &= ~TIMED;
-    c->snd_nxt = c->snd_una;
-    return output(ctx, c, a, g, id);
+    return GO_ON;
 }
 
 /* A larger send buffer. */
@@ -255,22 +273,77 @@ RARE static u64 grow_send(struct chamelio_ctx *ctx, struct conn *c, u32 id, u32 
     return CHAM_DONE;
 }
 
-/* Nothing will be written any more: the verdict of the FIN that follows, if it can be sent. */
-CHAM_INLINE u64 shut(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id)
+/* Nothing will be written any more: a FIN. */
+RARE static u64 shut(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id)
 {
-    struct tcp_config *g = config_of(ctx);
     if (c->state == TCP_SYN_RCVD) { /* when the peer has answered */
         c->flags |= FIN_QUEUED;
         return CHAM_DONE;
     }
-    if (!g || !step(c, a, INPUT_SHUT))
+    if (!step(c, a, INPUT_SHUT))
         return CHAM_DONE;
     if (c->state == TCP_CLOSED) {
         conclude(ctx, c, a, id, 0);
         return CHAM_DONE;
     }
     c->flags |= FIN_QUEUED;
-    return output(ctx, c, a, g, id);
+    return GO_ON;
+}
+
+/* An application reads no more and writes no more. */
+RARE static u64 close(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id)
+{
+    struct tcp_config *g = config_of(ctx);
+    look_at_taken(c, a);
+    if (!g || c->state == TCP_CLOSED || c->rcv_nxt - !!(c->flags & FIN_SEEN) - c->taken) /* unread bytes are refused (RFC 2525, 2.17) */
+        return abandon(ctx, c, a, id);
+    c->flags &= ~HELD;
+    a->context = 0;
+    cham_bytes_close(&rx_bytes, id);
+    c->rx_size = 0;
+    if (c->state != TCP_FIN_WAIT_2)
+        return shut(ctx, c, a, id);
+    wait_for_old_segments(ctx, c, g, id);
+    return CHAM_DONE;
+}
+
+/* What an application asks of its connection. */
+CHAM_INLINE u64 asked(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id, const struct tcp_entry *e)
+{
+    u32 kind = e->kind;
+    if (c->context != ctx->id || !(c->flags & HELD))
+        return CHAM_ERROR(NOT_ALLOWED);
+    if (kind == TCP_ABORT)
+        return abandon(ctx, c, a, id);
+    if (kind == TCP_READ)
+        return can_receive(c->state) && open_window(c, a) ? send_ack(ctx, c, id) : CHAM_DONE;
+    if (kind == TCP_GROW)
+        return grow_send(ctx, c, id, e->value);
+    if (kind == TCP_SEND || ((kind == TCP_SHUT || kind == TCP_CLOSE) && can_write(c->state))) {
+        if (!can_write(c->state))
+            return CHAM_ERROR(NOT_OPEN);
+        if (e->end - c->snd_end > c->tx_size - (c->snd_end - c->snd_una))
+            return CHAM_ERROR(BAD_END);
+        c->snd_end = e->end;
+    }
+    if (kind == TCP_SHUT)
+        return shut(ctx, c, a, id);
+    if (kind == TCP_CLOSE)
+        return close(ctx, c, a, id);
+    if (kind != TCP_SEND)
+        return CHAM_ERROR(ENTRY_KIND);
+    if (e->flags & TCP_NOTIFY) {
+        c->mark = e->mark;
+        c->flags |= NOTIFY;
+        if (at_least(c->snd_una, c->mark)) {
+            c->flags &= ~NOTIFY;
+            tell(ctx, c, id, TCP_WRITABLE, 0, c->snd_una, 0, 0);
+        }
+    }
+    open_window(c, a);
+    if (a->pace)
+        make_due(ctx, c, id);
+    return c->flags & DUE ? CHAM_DONE : GO_ON;
 }
 
 CHAM_HANDLER(ring)
@@ -289,63 +362,9 @@ CHAM_HANDLER(ring)
     struct tcp_about *a = cham_lookup(&about, &id);
     if (!c || !a || c->generation != e->generation)
         return CHAM_ERROR(STALE);
-    if (kind >= TCP_LISTEN)
-        return ordered(ctx, c, a, id, e);
-    if (c->context != ctx->id || !(c->flags & HELD))
-        return CHAM_ERROR(NOT_ALLOWED);
-    if (kind == TCP_ABORT)
-        return abandon(ctx, c, a, id);
-    if (kind == TCP_READ) {
-        if (!can_receive(c->state) || !open_window(c, a))
-            return CHAM_DONE;
-        return send_ack(ctx, c, id);
-    }
-    if (kind == TCP_GROW)
-        return grow_send(ctx, c, id, e->value);
-    if (kind == TCP_SEND || kind == TCP_SHUT || (kind == TCP_CLOSE && can_write(c->state))) {
-        if (!can_write(c->state))
-            return CHAM_ERROR(NOT_OPEN);
-        if (e->end - c->snd_end > c->tx_size - (c->snd_end - c->snd_una))
-            return CHAM_ERROR(BAD_END);
-        c->snd_end = e->end;
-    }
-    if (kind == TCP_SEND) {
-        struct tcp_config *g = config_of(ctx);
-        if (!g)
-            return CHAM_ERROR(NOT_CONFIGURED);
-        if (e->flags & TCP_NOTIFY) {
-            c->mark = e->mark;
-            c->flags |= NOTIFY;
-            if (at_least(c->snd_una, c->mark)) {
-                c->flags &= ~NOTIFY;
-                tell(ctx, c, id, TCP_WRITABLE, 0, c->snd_una, 0, 0);
-            }
-        }
-        open_window(c, a);
-        if (a->pace) {
-            make_due(ctx, c, id);
-            return CHAM_DONE;
-        }
-        return c->flags & DUE ? CHAM_DONE : output(ctx, c, a, g, id);
-    }
-    if (kind == TCP_SHUT)
-        return shut(ctx, c, a, id);
-    if (kind != TCP_CLOSE)
-        return CHAM_ERROR(ENTRY_KIND);
-    look_at_taken(c, a);
-    if (c->state == TCP_CLOSED || c->rcv_nxt - !!(c->flags & FIN_SEEN) - c->taken) /* what nobody reads is refused (RFC 2525, 2.17) */
-        return abandon(ctx, c, a, id);
-    c->flags &= ~HELD;
-    a->context = 0;
-    cham_bytes_close(&rx_bytes, id);
-    c->rx_size = 0;
-    if (c->state == TCP_FIN_WAIT_2) {
-        struct tcp_config *g = config_of(ctx);
-        if (g)
-            wait_for_old_segments(ctx, c, g, id);
-        return CHAM_DONE;
-    }
-    return shut(ctx, c, a, id);
+    u64 verdict = kind >= TCP_LISTEN ? ordered(ctx, c, a, id, e) : asked(ctx, c, a, id, e);
+    struct tcp_config *g = config_of(ctx);
+    return verdict == GO_ON && g ? output(ctx, c, a, g, id) : verdict;
 }
 
 char _license[] __attribute__((section("license"), used)) = "Apache-2.0";

@@ -80,7 +80,7 @@ struct tcp_entry {
 #define TCP_GROWN 7     /* the answer to TCP_GROW: the send buffer may be written again; `error`: it has not grown */
 
 /* To the slow path. */
-#define TCP_TIMEOUT 16 /* `error` says which timer: */
+#define TCP_TIMEOUT 16 /* `error` says which timer; `pos` snd_una, `end` snd_max, `tag` for how many ms the peer was not heard: */
 #define TCP_RETRANSMISSION 1 /* nothing was acknowledged in time: answer with TCP_RETRANSMIT or TCP_FAIL */
 #define TCP_PERSIST 2        /* the peer's window is closed, and there is something to send: TCP_PROBE */
 #define TCP_KEEPALIVE 3      /* nothing was heard for the time that TCP_ALIVE set: TCP_PROBE or TCP_FAIL */
@@ -107,7 +107,7 @@ struct tcp_about {
     unsigned int taken SLOW; /* the application has read up to here */
     unsigned int win FAST;   /* congestion window, bytes */
     unsigned int ssthresh FAST;
-    /* Congestion control: the slow path says how, handlers do it. */
+    /* Congestion control: the slow path says how, handlers do it. They clear what is SLOW when a connection begins and is nobody's yet. */
     unsigned int epoch SLOW; /* a new number: `win` becomes `cwnd` (and `ssthresh` becomes `thresh`, if that is not 0) */
     unsigned int cwnd SLOW;
     unsigned int thresh SLOW;
@@ -153,6 +153,13 @@ struct tcp_config {
     unsigned int time_wait SLOW;         /* ms; also how long an orphan waits for the peer's FIN */
     unsigned int buffer_max SLOW;        /* bytes a receive buffer may grow to */
     unsigned int dctcp SLOW;             /* 1: congestion marks are echoed as RFC 8257 says */
+    unsigned int beta SLOW;              /* of a connection that begins: what its row's `beta` is at first */
+};
+
+/* What the slow path remembers of who listens, for one that comes after it: map `listening`. Handlers do not look at it. */
+struct tcp_listening {
+    unsigned int port SLOW; /* host order; 0: the row is free */
+    unsigned int context SLOW, backlog SLOW;
 };
 
 #endif
