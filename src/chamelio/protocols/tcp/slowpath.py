@@ -37,7 +37,7 @@ BACKOFF_MAX = 16
 HEADERS, MSS_LEAST = 40, 512  # what ICMP says makes segments no smaller
 PATH_MTU_NS = 600_000_000_000  # RFC 1191, section 6.3: larger segments are tried again
 CHUNK = 512  # entries between two looks at the rings; Services holds 1024 at most
-PUMP_NS = 200_000
+RELEASES, PUMP_NS = 256, 200_000  # of each core at once, and the time between
 SCANS_PER_SECOND, SCANS_BURST = 20, 20  # looks through all connections for those that ICMP means
 
 
@@ -112,6 +112,7 @@ class TcpSlowPath(SlowPath):
         self._tuner = Tuner(self._about, find(CONGESTION)(self._about))
         self._ticked = 0
         self._queues: list[deque[tuple[int, ...]]] = [deque() for _ in range(services.cores)]
+        self._releases: list[deque[tuple[int, ...]]] = [deque() for _ in range(services.cores)]
         self._given = [0] * services.cores  # entries since the engine had taken all
         self._leaving: dict[int, set[int]] = {}  # contexts whose applications have gone, and the ports that they served
         self._lowered: deque[tuple[int, int, int]] = deque()  # until when, connection, generation: what ICMP has made smaller
@@ -275,29 +276,29 @@ class TcpSlowPath(SlowPath):
 
     def _tell(self, kind: int, rows: Array, value: Any = 0, mark: Any = 0) -> None:
         """An entry for each of these connections; `value` and `mark`: one for all, or one for each."""
-        cores = np.minimum(rows // self._per_core, len(self._queues) - 1)
+        queues = self._releases if kind == RELEASE else self._queues
+        cores = np.minimum(rows // self._per_core, len(queues) - 1)
         columns = (rows, self._about["generation"][rows], mark, value)
         each = (column.tolist() for column in np.broadcast_arrays(*columns))
         for core, conn, generation, marked, number in zip(cores.tolist(), *each, strict=True):
-            self._queues[core].append((kind, conn, generation, 0, 0, marked, number, 0, 0, 0, 0))
+            queues[core].append((kind, conn, generation, 0, 0, marked, number, 0, 0, 0, 0))
 
     def _pump(self, now: int = 0) -> None:
         """Give the engine entries, never more than its rings and Services hold."""
-        services = self.services
-        taken = services.flush()
-        if taken:
+        if self.services.flush():
             self._given = [0] * len(self._given)
-        if taken and self._leaving and not any(self._queues):
-            for context in list(self._leaving):
-                self._release_late(context)
         for core, queue in enumerate(self._queues):
-            while queue and (room := min(len(queue), ENTRIES - self._given[core], CHUNK)) > 0:
-                for _ in range(room):
-                    services.request(*queue.popleft(), core=core)
-                self._given[core] += room
-                services.flush()
-        if self._leaving or any(self._queues):
-            services.call_at(now + PUMP_NS if now else 0)
+            self._give(core, queue, len(queue))
+        if any(self._queues):
+            self.services.call_at(now + PUMP_NS if now else 0)
+
+    def _give(self, core: int, queue: deque[tuple[int, ...]], most: int) -> None:
+        while (room := min(most, len(queue), ENTRIES - self._given[core], CHUNK)) > 0:
+            for _ in range(room):
+                self.services.request(*queue.popleft(), core=core)
+            self._given[core] += room
+            most -= room
+            self.services.flush()
 
     # ---- applications that have gone ----------------------------------------------------------------------------------------
 
@@ -313,13 +314,23 @@ class TcpSlowPath(SlowPath):
         if ports:
             self._leaving[context] = ports
         self._pump()
+        self._release()
+
+    def _release(self, now: int = 0) -> None:
+        """Releases, so many at a time that resets are not lost at the next crowded place."""
+        if now and self._leaving and not any(self._queues) and not any(self._releases) and self.services.flush():
+            for context in list(self._leaving):
+                self._release_late(context)
+        for core, queue in enumerate(self._releases):
+            self._give(core, queue, RELEASES)
+        if self._leaving or any(self._releases):
+            self.services.call_at(now + PUMP_NS if now else 0)
 
     def _release_late(self, context: int) -> None:
         """What a listener has accepted between its application's end and its own."""
         ports = np.array([_swap(port) for port in self._leaving.pop(context)], np.uint16)
         about = self._about
-        rows = np.flatnonzero((about["context"] == context) & np.isin(about["local_port"], ports))
-        self._tell(RELEASE, rows)
+        self._tell(RELEASE, np.flatnonzero((about["context"] == context) & np.isin(about["local_port"], ports)))
 
     # ---- events -------------------------------------------------------------------------------------------------------------
 
@@ -489,6 +500,7 @@ class TcpSlowPath(SlowPath):
     def on_time(self, now: int) -> int | None:
         """Entries that wait for room, congestion control's next look, path MTUs to be tried again."""
         self._pump(now)
+        self._release(now)
         waiting = []
         if self._tuner.watched:
             self._ticked = now
