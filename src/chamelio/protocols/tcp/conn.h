@@ -117,7 +117,9 @@ struct conn {
     u32 gone;                    /* bytes between snd_una and snd_nxt that are believed to be in the network no more */
     u32 hole, hole_end;          /* what find_hole has found */
     u32 blocks;                  /* of the acknowledgement that is being built */
-    u32 pad[10];
+    u32 now_mss, now_len, now_flags; /* of the segment that is being built */
+    u64 rto;                     /* RFC 6298, not backed off, ns */
+    u32 pad[4];
 };
 _Static_assert(sizeof(struct conn) == 512, "struct conn is whole cache lines");
 
@@ -223,17 +225,9 @@ CHAM_INLINE void arm(struct chamelio_ctx *ctx UNUSED, struct conn *c, u32 id, u6
     cham_schedule(&timers, id, when);
 }
 
-/* RFC 6298, 2: a timeout in ns, not backed off. */
-CHAM_INLINE u64 rto_of(const struct conn *c, const struct tcp_config *g)
-{
-    u64 least = g->rto_min * US, most = g->rto_max * US;
-    u64 rto = c->srtt ? (u64)c->srtt + 4 * (u64)c->rttvar : g->rto_initial * US;
-    return rto < least ? least : rto > most ? most : rto;
-}
-
 CHAM_INLINE u64 backed_off(const struct conn *c, const struct tcp_config *g)
 {
-    u64 most = g->rto_max * US, rto = rto_of(c, g) << (c->backoff & 31);
+    u64 most = g->rto_max * US, rto = c->rto << (c->backoff & 31);
     return rto < most ? rto : most;
 }
 
@@ -339,6 +333,7 @@ RARE static u32 begin(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     c->heard = ctx->now;
     c->dead_at = 0;
     c->srtt = 0;
+    c->rto = g->rto_initial * US;
     c->rttvar = 0;
     c->backoff = 0;
     c->rx_size = 0;

@@ -357,7 +357,7 @@ RARE static u64 answered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_ab
         return put_syn_of(ctx, c) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
     }
     if (c->flags & TIMED && ctx->now > c->timed_at)
-        take_rtt(c, a, ctx->now - c->timed_at);
+        take_rtt(ctx, c, a, ctx->now - c->timed_at);
     c->flags &= ~(TIMED | TOLD);
     c->snd_una = c->iss + 1;
     a->acked = c->snd_una;

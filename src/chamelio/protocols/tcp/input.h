@@ -10,8 +10,9 @@
 
 /* ---- round trips (RFC 6298, 2) --------------------------------------------------------------------------------------------------- */
 
-CHAM_INLINE void take_rtt(struct conn *c, struct tcp_about *a, u64 ns)
+RARE static u32 take_rtt(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u64 ns)
 {
+    struct tcp_config *g = config_of(ctx);
     u32 rtt = ns < RTT_MAX ? (u32)ns | 1 : RTT_MAX, off;
     if (!c->srtt) {
         c->srtt = rtt;
@@ -23,6 +24,11 @@ CHAM_INLINE void take_rtt(struct conn *c, struct tcp_about *a, u64 ns)
     }
     a->srtt = c->srtt / 1000;
     a->rttvar = c->rttvar / 1000;
+    if (g) {
+        u64 rto = (u64)c->srtt + 4 * (u64)c->rttvar, least = g->rto_min * US;
+        c->rto = rto < least ? least : rto;
+    }
+    return 0;
 }
 
 /* ---- the window that we offer ----------------------------------------------------------------------------------------------------- */
@@ -220,10 +226,10 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
         if (c->flags & TIMED) {
             if (at_least(ack, c->timed_end)) {
                 c->flags &= ~TIMED;
-                take_rtt(c, a, ctx->now - c->timed_at);
+                take_rtt(ctx, c, a, ctx->now - c->timed_at);
             }
         } else if (s->has_ts && s->tsecr && c->options & TCP_OPT_TIMESTAMPS) {
-            take_rtt(c, a, (u64)(tsval_of(ctx, c) - s->tsecr) << TS_SHIFT);
+            take_rtt(ctx, c, a, (u64)(tsval_of(ctx, c) - s->tsecr) << TS_SHIFT);
         }
         c->backoff = 0;
         c->flags &= ~(TOLD | PERSISTS);

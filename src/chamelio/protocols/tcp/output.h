@@ -29,13 +29,14 @@ CHAM_INLINE void sync(struct conn *c, struct tcp_about *a)
 }
 
 /* Bytes of data in a segment. */
-CHAM_INLINE u32 mss_of(const struct conn *c, const struct tcp_about *a)
+CHAM_INLINE u32 mss_of(struct conn *c, const struct tcp_about *a)
 {
     u32 limit = a->mss_limit, options = c->options & TCP_OPT_TIMESTAMPS ? TS_BYTES : 0;
-    if (!limit)
-        return c->mss;
-    limit = limit < MSS_MIN + TS_BYTES ? MSS_MIN : limit - options;
-    return min_u32(limit, c->mss);
+    c->now_mss = c->mss;
+    if (limit && limit < c->mss + options)
+        c->now_mss = limit < MSS_MIN + TS_BYTES ? MSS_MIN : limit - options;
+    FORGET;
+    return c->now_mss;
 }
 
 /* A loss: the window that remains of what is under way (RFC 5681, 3.2; RFC 9438, 4.6). What was before can come back. */
@@ -157,8 +158,11 @@ RARE static u32 resend(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abou
     c->high_rxt = from + len + !!fin;
     c->gone -= min_u32(c->gone, len);
     a->retransmitted++;
+    c->now_len = len;
+    c->now_flags = fin;
+    c->hole = from;
     FORGET;
-    if (put_segment(ctx, c, id, from, len, fin, 0))
+    if (put_segment(ctx, c, id, c->hole, c->now_len, c->now_flags & 255, 0))
         return 0;
     if (!c->rto_at)
         set_rto(ctx, c, g, id);
@@ -183,7 +187,7 @@ CHAM_INLINE u32 next_segment(struct chamelio_ctx *ctx, struct conn *c, struct tc
     if (!has_more(c))
         return 0;
     u32 seq = c->snd_nxt, flight = seq - c->snd_una;
-    if (!flight && ctx->now - c->sent_at > rto_of(c, g)) { /* idle for long: what the window was says nothing (RFC 5681, 4.1) */
+    if (!flight && ctx->now - c->sent_at > c->rto) { /* idle for long: what the window was says nothing (RFC 5681, 4.1) */
         u32 restart = g->initial_window * mss;
         if (c->win > restart)
             set_win(c, a, restart);
@@ -216,9 +220,14 @@ CHAM_INLINE u32 next_segment(struct chamelio_ctx *ctx, struct conn *c, struct tc
             c->flags &= ~SAY_CWR;
         }
     }
-    if (put_segment(ctx, c, id, seq, len, flags, tos))
+    c->now_len = len;
+    c->now_flags = flags | tos << 8;
+    FORGET;
+    len = c->now_len;
+    seq = c->snd_nxt;
+    if (put_segment(ctx, c, id, seq, len, c->now_flags & 255, c->now_flags >> 8 & 3))
         return 0;
-    c->snd_nxt = end + fin;
+    c->snd_nxt = seq + len + (c->now_flags & F_FIN);
     c->sent_at = ctx->now;
     c->snd_max = c->snd_nxt;
     a->sent = c->snd_nxt;
@@ -236,28 +245,28 @@ CHAM_INLINE u32 next_segment(struct chamelio_ctx *ctx, struct conn *c, struct tc
 
 /* ---- as many as a run may send ---------------------------------------------------------------------------------------------------- */
 
-/* The verdict. What is left waits for the tx hook: now, or when the pace allows. */
-CHAM_INLINE u64 output(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 id)
+/* The verdict; `most` segments at most. What is left waits for the tx hook: now, or when the pace allows. */
+CHAM_INLINE u64 output(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 id, u32 most)
 {
     u32 pace = a->pace, built = 0, from = c->snd_nxt;
     sync(c, a);
-    for (u32 n = 0; n <= CHAM_EMITS; n++) {
+    for (u32 n = 0; n < most; n++) {
         FORGET;
-        if (built && cham_emit(ctx))
+        if (n && cham_emit(ctx))
             break;
         built = next_segment(ctx, c, a, g, id);
         if (!built || pace || !wants(c))
             break;
     }
     FORGET;
-    if (c->flags & ACK_NOW && !built)
-        return send_ack(ctx, c, id);
     if (built && (pace || wants(c)) && !(c->flags & DUE)) {
         u64 bytes = c->snd_nxt - from;
         c->flags |= DUE;
         cham_pace(&due, id, pace ? (bytes < 4096 ? bytes + 52 : 1500) * pace >> 10 : 0);
     }
-    return built ? CHAM_TX : CHAM_DONE;
+    if (!built)
+        return c->flags & ACK_NOW ? GO_ACK : CHAM_DONE;
+    return CHAM_TX;
 }
 
 #endif

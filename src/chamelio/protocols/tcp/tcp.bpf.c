@@ -102,7 +102,8 @@ CHAM_HANDLER(tx)
     c->flags &= ~DUE;
     if (c->state == TCP_CLOSED)
         return CHAM_DONE;
-    return output(ctx, c, a, g, id);
+    u64 verdict = output(ctx, c, a, g, id, 1 + CHAM_EMITS);
+    return verdict == GO_ACK ? send_ack(ctx, c, id) : verdict;
 }
 
 /* What was owed to an application whose ring was full. */
@@ -316,7 +317,7 @@ CHAM_INLINE u64 asked(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     if (kind == TCP_ABORT)
         return abandon(ctx, c, a, id);
     if (kind == TCP_READ)
-        return can_receive(c->state) && open_window(c, a) ? send_ack(ctx, c, id) : CHAM_DONE;
+        return can_receive(c->state) && open_window(c, a) ? GO_ACK : CHAM_DONE;
     if (kind == TCP_GROW)
         return grow_send(ctx, c, id, e->value);
     if (kind == TCP_SEND || ((kind == TCP_SHUT || kind == TCP_CLOSE) && can_write(c->state))) {
@@ -364,7 +365,9 @@ CHAM_HANDLER(ring)
         return CHAM_ERROR(STALE);
     u64 verdict = kind >= TCP_LISTEN ? ordered(ctx, c, a, id, e) : asked(ctx, c, a, id, e);
     struct tcp_config *g = config_of(ctx);
-    return verdict == GO_ON && g ? output(ctx, c, a, g, id) : verdict;
+    if (verdict == GO_ON)
+        verdict = g ? output(ctx, c, a, g, id, 1) : CHAM_ERROR(NOT_CONFIGURED);
+    return verdict == GO_ACK ? send_ack(ctx, c, id) : verdict;
 }
 
 char _license[] __attribute__((section("license"), used)) = "Apache-2.0";
