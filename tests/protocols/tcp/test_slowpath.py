@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from chamelio.bpf.object import Object, load_object
-from chamelio.jit.layout import DATA, make_layout
+from chamelio.jit.layout import make_layout
 from chamelio.protocols.tcp import packets, slowpath
 from chamelio.protocols.tcp.packets import PLATEAUS, checksum
 from chamelio.protocols.tcp.slowpath import TcpSlowPath
 from chamelio.protocols.tcp.states import STATES_H, machine
 from chamelio.tenant.folder import read_protocol
-from chamelio.tenant.region import Region
+from chamelio.tenant.region import Region, slow_columns, value_types
 from chamelio.tenant.rings import Consumer, Producer
 from chamelio.tenant.runtime import RequestError, Runtime, Services
 
@@ -50,13 +50,11 @@ class Rig:
 
     def __init__(self, cores: int = 1, ports: tuple[int, int] = (0, 65535)) -> None:
         obj = protocol()
-        assert obj.btf is not None
-        maps = [m for m in obj.maps if m.kind != DATA]
-        types = {m.name: obj.btf.dtype(m.value_type) for m in maps if m.value_type is not None}
+        types = value_types(obj)
         layout = make_layout(obj.maps, 4)
         fd = os.memfd_create("region")
         os.ftruncate(fd, layout.region_bytes(cores))
-        self.region = Region(fd, 0, layout, types, tags(obj, types))
+        self.region = Region(fd, 0, layout, types, slow_columns(obj))
         os.close(fd)
         self.types, self.cores, self.ports = types, cores, ports
         self.about, self.config = self.rows("about"), self.rows("config")
@@ -150,17 +148,6 @@ class Rig:
         self.poll()
 
 
-def tags(obj: Object, types: dict[str, Any]) -> dict[str, list[str]]:
-    """Fields that are the slow path's."""
-    assert obj.btf is not None
-    found = {}
-    for m in obj.maps:
-        if m.name in types:
-            by_field = obj.btf.decl_tags(obj.btf.resolve_id(m.value_type))
-            found[m.name] = [name for name in types[m.name].names or () if "slow" in by_field.get(name, [])]
-    return found
-
-
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     made = Rig()
@@ -208,14 +195,15 @@ def test_ports_of_its_own_connections_are_the_tenants(ports: tuple[int, int], lo
 
 def test_what_is_usual(rig: Rig) -> None:
     usual = {"options": 15, "mss": 1460, "initial_window": 10, "rto_min": 200_000, "rto_max": 60_000_000, "rto_initial": 1_000_000}
-    usual |= {"ack_delay": 40_000, "time_wait": 60_000, "buffer_max": 4 << 20, "dctcp": 0}
+    usual |= {"ack_delay": 40_000, "time_wait": 60_000, "buffer_max": 4 << 20, "dctcp": 0, "beta": 717}
     assert {name: int(rig.config[name][0]) for name in usual} == usual
 
 
-def test_a_new_slow_path_keeps_what_was_configured(rig: Rig) -> None:
-    rig.request("configure", rto_min=0.005, congestion="dctcp")
+@pytest.mark.parametrize("congestion", ["cubic", "dctcp", "newreno"])
+def test_a_new_slow_path_keeps_what_was_configured(rig: Rig, congestion: str) -> None:
+    rig.request("configure", rto_min=0.005, congestion=congestion)
     rig.begin(resumed=True)
-    assert rig.request("configure")["rto_min"] == 0.005 and rig.request("configure")["congestion"] == "dctcp"
+    assert rig.request("configure")["rto_min"] == 0.005 and rig.request("configure")["congestion"] == congestion
 
 
 CONFIGURED: list[tuple[dict[str, Any], dict[str, int]]] = [
@@ -224,7 +212,8 @@ CONFIGURED: list[tuple[dict[str, Any], dict[str, int]]] = [
     ({"rto_min": 0.001, "rto_initial": 0.25}, {"rto_min": 1000, "rto_initial": 250_000}),
     ({"ack_delay": 0, "time_wait": 1.5}, {"ack_delay": 0, "time_wait": 1500}),
     ({"mss": 536, "initial_window": 2, "buffer_max": 65536}, {"mss": 536, "initial_window": 2, "buffer_max": 65536}),
-    ({"congestion": "dctcp"}, {"dctcp": 1}),
+    ({"congestion": "dctcp"}, {"dctcp": 1, "beta": 0}),
+    ({"congestion": "cubic"}, {"dctcp": 0, "beta": 717}),
     ({"congestion": "dctcp", "dctcp": False}, {"dctcp": 0}),
     ({"dctcp": True}, {"dctcp": 1}),
 ]
@@ -273,6 +262,35 @@ def test_listen_tells_every_core(cores: int) -> None:
     for core in range(cores):
         assert rig.take(core) == [{"kind": slowpath.UNLISTEN, "local_port": swap(80)}]
     rig.request("listen", context=1, port=80)
+
+
+def test_a_new_slow_path_knows_who_listens(rig: Rig) -> None:
+    for port, context in ((80, 1), (81, 2), (82, 2)):
+        rig.request("listen", context=context, port=port)
+    rig.request("unlisten", context=2, port=81)
+    rig.begin(resumed=True)
+    rig.take()
+    with pytest.raises(RequestError, match="port 80 is in use"):
+        rig.request("listen", context=2, port=80)
+    assert rig.request("listen", context=1, port=80, backlog=9) == {"port": 80}, "it has come back"
+    assert rig.take() == [{"kind": slowpath.LISTEN, "value": 1, "mark": 9, "local_port": swap(80)}]
+    with pytest.raises(RequestError, match="port 80 is in use"):
+        rig.request("listen", context=1, port=80)
+    rig.runtime.application_gone(2)  # it has not
+    assert rig.told() == [("UNLISTEN", 0, 0)]
+    rig.request("listen", context=1, port=82)
+
+
+def test_there_are_so_many_listeners() -> None:
+    rig = Rig()
+    for port in range(1, slowpath.LISTENERS + 1):
+        rig.request("listen", port=port)
+        rig.take()
+    with pytest.raises(RequestError) as refused:
+        rig.request("listen")
+    assert refused.value.code == "ENOBUFS"
+    rig.request("unlisten", port=5)
+    rig.request("listen", port=2000)
 
 
 def test_port_0_is_a_free_one() -> None:

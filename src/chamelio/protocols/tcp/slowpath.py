@@ -11,6 +11,7 @@ import errno
 import ipaddress
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,6 +95,15 @@ PATIENCE = np.dtype(
 )
 
 
+@dataclass
+class Listener:
+    """Whose it is, its row of `listening`, and whether we have it from a former slow path: then its application may ask again."""
+
+    context: int
+    row: int
+    inherited: bool = False
+
+
 class TcpSlowPath(SlowPath):
     """All connections and listeners of a tenant."""
 
@@ -105,7 +115,8 @@ class TcpSlowPath(SlowPath):
         self._config = services.region.values("config")
         self._local = _number(services.address)
         self._per_core = len(self._about) // services.cores
-        self._listeners: dict[int, int] = {}  # port -> context
+        self._listening = services.region.values("listening")
+        self._listeners: dict[int, Listener] = {}  # by port
         self._patience = np.zeros(len(self._about), PATIENCE)
         self._retries = dict(RETRIES)
         self._congestion = CONGESTION
@@ -120,11 +131,14 @@ class TcpSlowPath(SlowPath):
         self.suppressed = 0
 
     def on_start(self, *, resumed: bool) -> None:
-        """Connections are what `about` says; what was configured stays; who listens applications say again."""
+        """What was configured stays, and so does who listens, until that application is gone."""
         config, cores = self._config, self.services.cores
         if resumed and config["count"][0]:
-            if config["dctcp"][0]:
-                self._use("dctcp")
+            cubic = config["beta"][0] == find(CONGESTION).beta
+            self._use("dctcp" if config["dctcp"][0] else CONGESTION if cubic else "newreno")
+            table = self._listening
+            for row in np.flatnonzero((table["port"] > 0) & (table["port"] <= 65535)).tolist():
+                self._listeners[int(table["port"][row])] = Listener(int(table["context"][row]), row, inherited=True)
             return
         low, high = self.services.ports
         config["cores"][:cores] = cores
@@ -132,7 +146,7 @@ class TcpSlowPath(SlowPath):
         config["port_low"][:cores] = max(low, EPHEMERAL_LOW if high > EPHEMERAL_LOW else 1)
         config["port_high"][:cores] = high
         config["first"][:cores] = np.arange(cores) * self._per_core
-        self._configure(DEFAULTS)
+        self._configure(DEFAULTS | {"congestion": CONGESTION})
         config["count"][:cores] = self._per_core  # at last: without numbers there are no connections
 
     # ---- requests of applications -------------------------------------------------------------------------------------------
@@ -151,7 +165,7 @@ class TcpSlowPath(SlowPath):
             return {"port": self._listen(context, arguments.get("port", 0), arguments.get("backlog", BACKLOG))}
         if verb == "unlisten":
             port = arguments.get("port")
-            if not isinstance(port, int) or self._listeners.get(port) != context:
+            if not isinstance(port, int) or port not in self._listeners or self._listeners[port].context != context:
                 raise RequestError("EBADF", f"port {port!r} is not one that you listen at")
             self._unlisten(port)
             self._pump()
@@ -177,7 +191,7 @@ class TcpSlowPath(SlowPath):
             raise RequestError("EINVAL", f"{port!r} is not a port")
         if not isinstance(backlog, int) or backlog < 0:
             raise RequestError("EINVAL", f"{backlog!r} is not a backlog")
-        if len(self._listeners) >= LISTENERS:
+        if len(self._listeners) >= LISTENERS and port not in self._listeners:
             raise RequestError("ENOBUFS", f"all {LISTENERS} listeners are in use")
         if port == 0:
             free = [p for p in range(max(low, EPHEMERAL_LOW if high > EPHEMERAL_LOW else 1), high + 1) if p not in self._listeners]
@@ -186,15 +200,19 @@ class TcpSlowPath(SlowPath):
             port = self.services.random.choice(free)
         if not low <= port <= high:
             raise RequestError("EACCES", f"port {port} is not within {low}..{high}, which is what this tenant has")
-        if port in self._listeners:
+        known, table, backlog = self._listeners.get(port), self._listening, min(max(backlog, 1), 65535)
+        if known is not None and not (known.inherited and known.context == context):
             raise RequestError("EADDRINUSE", f"port {port} is in use")
-        self._listeners[port] = context
-        self._tell_listener(LISTEN, port, context, min(max(backlog, 1), 65535))
+        row = int(np.flatnonzero(table["port"] == 0)[0]) if known is None else known.row
+        self._listeners[port] = Listener(context, row)
+        table["context"][row], table["backlog"][row] = context, backlog
+        table["port"][row] = port  # at last: now the row counts
+        self._tell_listener(LISTEN, port, context, backlog)
         self._pump()
         return int(port)
 
     def _unlisten(self, port: int) -> None:
-        del self._listeners[port]
+        self._listening["port"][self._listeners.pop(port).row] = 0
         self._tell_listener(UNLISTEN, port, 0, 0)
 
     def _tell_listener(self, kind: int, port: int, context: int, backlog: int) -> None:
@@ -242,6 +260,7 @@ class TcpSlowPath(SlowPath):
             raise RequestError("EINVAL", str(error.args[0])) from None
         self._tuner.use(control)
         self._congestion = congestion
+        self._config["beta"][: self.services.cores] = control.beta
 
     def _own(self, context: int, arguments: dict[str, Any]) -> int:
         """The row of an application's connection. Raises RequestError."""
@@ -304,7 +323,7 @@ class TcpSlowPath(SlowPath):
 
     def on_application_gone(self, context: int) -> None:
         """Its listeners are closed and its connections reset, those first that are still being opened."""
-        ports = {port for port, owner in self._listeners.items() if owner == context}
+        ports = {port for port, listener in self._listeners.items() if listener.context == context}
         for port in ports:
             self._unlisten(port)
         rows = np.flatnonzero(self._about["context"] == context)
