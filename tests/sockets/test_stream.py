@@ -20,9 +20,10 @@ from tcp_rigs import PORT, Rig
 import chamelio
 
 
-@pytest.fixture(params=["model", "model of 3 cores"])
+@pytest.fixture(params=["model", "model, 3 cores", "handlers", "handlers, 2 cores"])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    with tcp_rigs.model(cores=3 if "3" in request.param else 1) as one:
+    where, _, cores = request.param.partition(", ")
+    with (tcp_rigs.model if where == "model" else tcp_rigs.world)(cores=int(cores[:1] or 1)) as one:
         yield one
 
 

@@ -20,9 +20,9 @@ import chamelio
 BODY = noise(3_000_000)
 
 
-@pytest.fixture(params=["model"])
-def rig() -> Iterator[Rig]:
-    with tcp_rigs.model(cores=2) as one:
+@pytest.fixture(params=["model", "handlers"])
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with (tcp_rigs.model if request.param == "model" else tcp_rigs.world)() as one:
         yield one
 
 

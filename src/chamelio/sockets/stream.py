@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chamelio.sockets.stack import shared_stack
+from chamelio.sockets.stack import Stack, shared_stack
 from chamelio.sockets.stream_context import Context
 from chamelio.sockets.stream_transport import StreamTransport
 
@@ -33,12 +33,20 @@ Factory = Callable[[], asyncio.BaseProtocol]
 Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None]
 
 
+def _make_context(stack: Stack) -> Context:
+    try:
+        return Context(stack, StreamTransport)
+    except BaseException:
+        stack.close()
+        raise
+
+
 async def _context(tenant: str | None, run: Path | None, protocol: str) -> Context:
     name = tenant or os.environ.get("CHAMELIO_TENANT")
     if not name:
         raise OSError(errno.EINVAL, "whose connection? give tenant=, or set CHAMELIO_TENANT")
     while True:
-        stack = await shared_stack(name, protocol, run, lambda stack: Context(stack, StreamTransport))
+        stack = await shared_stack(name, protocol, run, _make_context)
         if not stack.closed:  # who else waited for it may have given it back already
             context: Context = stack.user
             return context

@@ -165,8 +165,7 @@ class Lane:
 
 def _packing(dtype: np.dtype[Any]) -> struct.Struct:
     """How a tuple becomes an entry."""
-    if dtype.names != ENTRY or dtype.fields is None:
-        raise OSError(errno.EPROTO, f"an entry has the fields {dtype.names}, not {ENTRY}: the tenant's TCP is another version")
+    assert dtype.names == ENTRY and dtype.fields is not None
     form = struct.Struct("<" + "".join({2: "H", 4: "I"}[dtype.fields[name][0].itemsize] for name in ENTRY))
     assert form.size == dtype.itemsize
     return form
@@ -198,8 +197,11 @@ class Context:
         self.stack, self._make = stack, make
         self.loop = asyncio.get_running_loop()
         region = stack.region
-        if region.types["events"].names != EVENT:
-            raise OSError(errno.EPROTO, "events have other fields: the tenant's TCP is another version")
+        for ring, fields in (("entries", ENTRY), ("events", EVENT)):
+            if ring not in region.types or region.types[ring].names != fields:
+                raise OSError(
+                    errno.EPROTO, f"the tenant's protocol has no {ring} of TCP: it is another protocol, or another version"
+                )
         self.lanes = [Lane(region, stack.context, core) for core in range(region.cores)]
         self.acked, self.edge, self.win = (_words(region, name) for name in ("acked", "edge", "win"))
         self.taken = _words(region, "taken", writable=True)
