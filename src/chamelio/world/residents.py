@@ -9,11 +9,15 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from chamelio import toolchain
 from chamelio.engine.counters import instance_counts
 from chamelio.engine.engine import Engine
 from chamelio.engine.instance import Instance
+from chamelio.jit import modules
 from chamelio.jit.artifact import Options, UnitImage
-from chamelio.jit.compile import compile_unit
+from chamelio.jit.compile import compile_unit, unit_key
 from chamelio.messages import Refusal
 from chamelio.tenant.agent import Agent, listen
 from chamelio.tenant.folder import read_protocol
@@ -23,8 +27,14 @@ CONTEXTS = 9
 
 @functools.lru_cache(maxsize=64)
 def compile_virtual(content: bytes, contexts: int, hardening: bool) -> UnitImage:
-    """A protocol's unit for virtual time."""
-    return compile_unit(content, Options(virtual=True, hardening=hardening, contexts=contexts))
+    """A protocol's unit for virtual time, verified and compiled once for all worlds of this machine."""
+    options = Options(virtual=True, hardening=hardening, contexts=contexts)
+    image = toolchain.cached(
+        "unit",
+        [unit_key(content, options), " ".join(modules.cpu())],
+        lambda: msgspec.msgpack.encode(compile_unit(content, options)),
+    )
+    return msgspec.msgpack.decode(image, type=UnitImage)
 
 
 class _Attachment:

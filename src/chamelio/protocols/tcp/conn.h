@@ -78,6 +78,7 @@ struct range {
 #define UNDO 65536u      /* what was reduced for a loss can be taken back */
 #define BOUND 131072u    /* it is in `flows` */
 #define FIN_AHEAD 262144u /* the peer's FIN has come, and bytes before it are missing */
+#define REARM 524288u /* the timer is to be set to `armed` */
 
 struct conn {
     u32 state, flags;
@@ -217,12 +218,21 @@ CHAM_INLINE u32 can_receive(u32 state) { return state == TCP_ESTABLISHED || stat
 
 /* ---- the timer: one for everything, set to the earliest deadline or before ------------------------------------------------------ */
 
-CHAM_INLINE void arm(struct chamelio_ctx *ctx UNUSED, struct conn *c, u32 id, u64 when)
+CHAM_INLINE void arm(struct conn *c, u64 when)
 {
     if (c->armed && c->armed <= when)
         return;
     c->armed = when;
-    cham_schedule(&timers, id, when);
+    c->flags |= REARM;
+}
+
+/* At the end of a run: set the timer to what `arm` has asked for. */
+CHAM_INLINE void set_timer(struct chamelio_ctx *ctx UNUSED, struct conn *c, u32 id)
+{
+    if (!(c->flags & REARM))
+        return;
+    c->flags &= ~REARM;
+    cham_schedule(&timers, id, c->armed);
 }
 
 CHAM_INLINE u64 backed_off(const struct conn *c, const struct tcp_config *g)
@@ -231,12 +241,12 @@ CHAM_INLINE u64 backed_off(const struct conn *c, const struct tcp_config *g)
     return rto < most ? rto : most;
 }
 
-CHAM_INLINE void set_rto(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id)
+CHAM_INLINE void set_rto(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g)
 {
     if (c->flags & TOLD)
         return;
     c->rto_at = ctx->now + backed_off(c, g);
-    arm(ctx, c, id, c->rto_at);
+    arm(c, c->rto_at);
 }
 
 CHAM_INLINE void make_due(struct chamelio_ctx *ctx UNUSED, struct conn *c, u32 id)
@@ -257,7 +267,7 @@ CHAM_INLINE void tell(struct chamelio_ctx *ctx, struct conn *c, u32 id, u32 kind
         return;
     if (cham_push(&events, c->context, &e)) {
         c->owed |= 1u << (kind & 31);
-        arm(ctx, c, id, ctx->now + RETRY_NS);
+        arm(c, ctx->now + RETRY_NS);
     }
 }
 

@@ -74,22 +74,16 @@ CHAM_INLINE void start_receiving(struct conn *c, struct tcp_about *a, u32 irs)
     a->edge = c->rcv_edge;
 }
 
-/* Buffers, and the news for the application. 0, or not: then nothing has changed. */
+/* A send buffer, and the news for the application. 0, or not: then nothing has changed. */
 RARE static u32 announce(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id, u32 kind)
 {
-    if (cham_bytes_open(&rx_bytes, id, TCP_BUFFER_MIN, 0))
+    if (cham_bytes_open(&tx_bytes, id, TCP_BUFFER_MIN, 0))
         return NO_BUFFER;
-    if (cham_bytes_open(&tx_bytes, id, TCP_BUFFER_MIN, 0)) {
-        cham_bytes_close(&rx_bytes, id);
-        return NO_BUFFER;
-    }
     struct tcp_event e = {kind, id, c->generation, c->irs + 1, c->iss + 1, c->tag, 0, ctx->core};
     if (cham_push(&events, c->context, &e)) {
-        cham_bytes_close(&rx_bytes, id);
         cham_bytes_close(&tx_bytes, id);
         return RING_FULL;
     }
-    c->rx_size = (u32)cham_bytes_size(&rx_bytes, id);
     c->tx_size = (u32)cham_bytes_size(&tx_bytes, id);
     c->flags |= HELD;
     a->context = c->context;
@@ -160,7 +154,8 @@ RARE static u64 take_syn(struct chamelio_ctx *ctx, struct listener *l, u64 key, 
     start_sending(ctx, c, a, iss ? iss : initial_sequence(ctx, key));
     c->wl1 = s->seq;
     c->snd_nxt = c->snd_max = a->sent = c->iss + 1;
-    set_rto(ctx, c, g, id);
+    set_rto(ctx, c, g);
+    set_timer(ctx, c, id);
     return put_syn_of(ctx, c) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
 }
 
@@ -323,7 +318,8 @@ RARE static u64 open_actively(struct chamelio_ctx *ctx, const struct tcp_entry *
     c->rcv_edge = 65535;
     start_sending(ctx, c, a, iss ? iss : initial_sequence(ctx, key));
     c->snd_nxt = c->snd_max = a->sent = c->iss + 1;
-    set_rto(ctx, c, g, id);
+    set_rto(ctx, c, g);
+    set_timer(ctx, c, id);
     return put_syn_of(ctx, c) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
 }
 
@@ -371,12 +367,12 @@ RARE static u64 answered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_ab
         return verdict;
     }
     step(c, a, INPUT_SYN_ACKED);
-    return send_ack(ctx, c, id);
+    return GO_ACK;
 }
 
 /* ---- a segment that belongs to no connection ----------------------------------------------------------------------------------------------- */
 
-/* The verdict; or 0, and `*made` is the connection that it has made and belongs to. */
+/* The verdict; or GO_ON, and `*made` is the connection that it has made and belongs to. */
 RARE static u64 belongs_to_none(struct chamelio_ctx *ctx, u64 key, struct segment *s, u32 iss, u32 *made)
 {
     u32 port = cham_ntohs((u32)(key >> 48)), why;
@@ -384,10 +380,10 @@ RARE static u64 belongs_to_none(struct chamelio_ctx *ctx, u64 key, struct segmen
     if (l && !(s->flags & F_RST)) {
         if ((s->flags & (F_SYN | F_ACK)) == F_SYN)
             return take_syn(ctx, l, key, s, iss);
-        if ((s->flags & (F_SYN | F_ACK)) == F_ACK && ctx->now <= l->cookies_until) {
+        if (!iss && (s->flags & (F_SYN | F_ACK)) == F_ACK && ctx->now <= l->cookies_until) {
             why = take_cookie(ctx, l, key, s, made);
             if (!why)
-                return CHAM_DONE;
+                return GO_ON;
             if (why != BAD_COOKIE)
                 return CHAM_ERROR(why);
         }

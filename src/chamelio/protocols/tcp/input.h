@@ -53,15 +53,15 @@ CHAM_INLINE u32 open_window(struct conn *c, struct tcp_about *a)
     return 1;
 }
 
-/* A larger receive buffer, with what is in it. 0, or not. */
-RARE static u32 grow_receive(struct chamelio_ctx *ctx UNUSED, struct conn *c, u32 id, u32 size)
+/* A larger receive buffer, with what is in it, if that is at most `most` bytes. 0, or not. */
+RARE static u32 grow_receive(struct chamelio_ctx *ctx UNUSED, struct conn *c, u32 id, u32 size, u32 most)
 {
     u32 high = c->rcv_nxt;
     for (u32 i = 0; i < RANGES; i++)
         if (!is_empty(c->ooo + i))
             high = later(high, c->ooo[i].end);
     u32 keep = high - c->taken;
-    if (keep > KEEP_MAX || keep > c->rx_size)
+    if (keep > most || keep > c->rx_size)
         return 1;
     if (cham_bytes_open(&rx_bytes, id, size, (u64)c->taken << 32 | keep))
         return 1;
@@ -69,16 +69,25 @@ RARE static u32 grow_receive(struct chamelio_ctx *ctx UNUSED, struct conn *c, u3
     return 0;
 }
 
-/* Is the peer held up by the buffer? When half of one comes in two round trips or less, it is. */
+/* Room for bytes up to `stop`: a connection begins without a buffer, then has the smallest, then one that holds all that was promised. */
+CHAM_INLINE u32 make_room(struct chamelio_ctx *ctx, struct conn *c, u32 id, u32 stop)
+{
+    u32 need = stop - c->taken;
+    if (need > c->rx_size)
+        grow_receive(ctx, c, id, need > TCP_BUFFER_MIN ? TCP_BUFFER : TCP_BUFFER_MIN, TCP_BUFFER_MIN);
+    return need > c->rx_size;
+}
+
+/* Is the peer held up by the buffer? When half of one comes in two round trips or less, it is. Looked at when the application has read. */
 CHAM_INLINE void tune(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id)
 {
-    if (c->rcv_nxt - c->tune_seq < max_u32(c->rx_size, TCP_BUFFER) / 2)
+    if (c->rcv_nxt - c->tune_seq < c->rx_size / 2 || c->rx_size < TCP_BUFFER)
         return;
     u64 took = ctx->now - c->tune_at;
     c->tune_seq = c->rcv_nxt;
     c->tune_at = ctx->now;
-    if (took <= 2 * (u64)c->srtt && c->rx_size >= TCP_BUFFER && c->rx_size < g->buffer_max && c->rx_size < TCP_BUFFER_MAX)
-        grow_receive(ctx, c, id, min_u32(min_u32(4 * c->rx_size, g->buffer_max), TCP_BUFFER_MAX));
+    if (took <= 2 * (u64)c->srtt && c->rx_size < g->buffer_max && c->rx_size < TCP_BUFFER_MAX)
+        grow_receive(ctx, c, id, min_u32(min_u32(4 * c->rx_size, g->buffer_max), TCP_BUFFER_MAX), KEEP_MAX);
 }
 
 /* ---- acknowledgements --------------------------------------------------------------------------------------------------------------- */
@@ -243,7 +252,7 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
         else
             grow_win(c, a, acked, flight);
         if (ack != c->snd_max)
-            set_rto(ctx, c, g, id);
+            set_rto(ctx, c, g);
         if (c->flags & NOTIFY && at_least(ack, c->mark)) {
             c->flags &= ~NOTIFY;
             tell(ctx, c, id, TCP_WRITABLE, 0, ack, 0, 0);
@@ -333,9 +342,7 @@ RARE static u32 take_ahead(struct chamelio_ctx *ctx, struct conn *c, u32 id, con
             c->dsack.end = stop;
         }
     }
-    if (stop - c->taken > c->rx_size && grow_receive(ctx, c, id, TCP_BUFFER))
-        return NO_BUFFER;
-    if (stop - c->taken > c->rx_size)
+    if (make_room(ctx, c, id, stop))
         return NO_BUFFER;
     if (cham_pkt_to_bytes(ctx, &rx_bytes, id, start, CHAM_SPAN(s->payload, s->len)))
         return NO_BUFFER;
@@ -352,7 +359,7 @@ CHAM_INLINE u32 take_data(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
     if (s->seq != c->rcv_nxt)
         return take_ahead(ctx, c, id, s);
     look_at_taken(c, a);
-    if (stop - c->taken > c->rx_size && (grow_receive(ctx, c, id, TCP_BUFFER) || stop - c->taken > c->rx_size)) {
+    if (make_room(ctx, c, id, stop)) {
         c->flags |= ACK_NOW;
         return NO_BUFFER;
     }
@@ -368,20 +375,19 @@ CHAM_INLINE u32 take_data(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
         c->flags |= ACK_NOW;
     } else if (!c->ack_at) {
         c->ack_at = ctx->now + g->ack_delay * US;
-        arm(ctx, c, id, c->ack_at);
+        arm(c, c->ack_at);
     }
-    tune(ctx, c, g, id);
     tell(ctx, c, id, TCP_DATA, s->seq, c->rcv_nxt, 0, 0);
     return 0;
 }
 
 /* ---- ends ---------------------------------------------------------------------------------------------------------------------------- */
 
-CHAM_INLINE void wait_for_old_segments(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id)
+CHAM_INLINE void wait_for_old_segments(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g)
 {
     c->rto_at = 0;
     c->dead_at = ctx->now + g->time_wait * MS;
-    arm(ctx, c, id, c->dead_at);
+    arm(c, c->dead_at);
 }
 
 /* The peer's FIN, when all before it is here. */
@@ -393,7 +399,7 @@ CHAM_INLINE void take_fin(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
     c->flags = (c->flags & ~FIN_AHEAD) | FIN_SEEN | ACK_NOW;
     tell(ctx, c, id, TCP_FIN, c->rcv_nxt - 1, c->rcv_nxt - 1, 0, 0);
     if (c->state == TCP_TIME_WAIT)
-        wait_for_old_segments(ctx, c, g, id);
+        wait_for_old_segments(ctx, c, g);
 }
 
 /* Our FIN is acknowledged. 1: that was all, and the connection is gone. */
@@ -406,7 +412,7 @@ CHAM_INLINE u32 fin_acked(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
         return 1;
     }
     if (c->state == TCP_TIME_WAIT || !(c->flags & HELD)) /* whom nobody reads is not waited for for ever */
-        wait_for_old_segments(ctx, c, g, id);
+        wait_for_old_segments(ctx, c, g);
     return 0;
 }
 
@@ -429,14 +435,14 @@ CHAM_INLINE u64 challenge(struct chamelio_ctx *ctx, struct conn *c, u32 reason)
 /* ---- in order (RFC 9293, 3.10.7.4) ---------------------------------------------------------------------------------------------------- */
 
 /* A segment without anything new. */
-RARE static u64 not_acceptable(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id, const struct segment *s)
+RARE static u64 not_acceptable(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, const struct segment *s)
 {
     if (s->flags & F_RST)
         return CHAM_ERROR(OUT_OF_WINDOW);
     if (c->state == TCP_SYN_RCVD && s->flags & F_SYN && s->seq == c->irs)
         return put_syn_of(ctx, c) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
     if (c->state == TCP_TIME_WAIT && s->flags & F_FIN)
-        wait_for_old_segments(ctx, c, g, id);
+        wait_for_old_segments(ctx, c, g);
     if (s->len && before(s->seq, c->rcv_nxt)) {
         c->dsack.start = s->seq;
         c->dsack.end = before(s->seq + s->len, c->rcv_nxt) ? s->seq + s->len : c->rcv_nxt;
@@ -508,7 +514,7 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
         u32 ok = length ? before(s->seq, c->rcv_edge) && after(stop, c->rcv_nxt)
                         : at_least(s->seq, c->rcv_nxt) && !after(s->seq, c->rcv_edge);
         if (!ok)
-            return not_acceptable(ctx, c, g, id, s);
+            return not_acceptable(ctx, c, g, s);
     }
     if (s->flags & F_RST) {
         if (c->state == TCP_TIME_WAIT) /* RFC 1337 */
@@ -524,12 +530,12 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
     if (!(s->flags & F_ACK))
         return CHAM_ERROR(NO_ACK_FLAG);
     if (after(s->ack, c->snd_max))
-        return challenge(ctx, c, BAD_ACK);
+        return c->state == TCP_SYN_RCVD ? refuse(ctx, s) : challenge(ctx, c, BAD_ACK);
     if (before(s->ack, c->snd_una - c->max_window - 1)) /* RFC 5961, 5.2 */
         return challenge(ctx, c, BAD_ACK);
     if (c->state == TCP_SYN_RCVD) {
         if (!after(s->ack, c->snd_una))
-            return CHAM_ERROR(BAD_ACK);
+            return refuse(ctx, s);
         why = accept(ctx, c, a, id);
         if (why == NO_LISTENER) {
             u64 verdict = put_reset(ctx, c);

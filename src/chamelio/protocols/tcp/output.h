@@ -165,7 +165,7 @@ RARE static u32 resend(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abou
     if (put_segment(ctx, c, id, c->hole, c->now_len, c->now_flags & 255, 0))
         return 0;
     if (!c->rto_at)
-        set_rto(ctx, c, g, id);
+        set_rto(ctx, c, g);
     return 1;
 }
 
@@ -178,7 +178,7 @@ CHAM_INLINE u32 next_segment(struct chamelio_ctx *ctx, struct conn *c, struct tc
             return 0;
         c->snd_nxt = c->iss + 1;
         c->snd_max = later(c->snd_max, c->snd_nxt);
-        set_rto(ctx, c, g, id);
+        set_rto(ctx, c, g);
         return !put_syn_of(ctx, c);
     }
     if (c->flags & (RECOVERY | LOST | HOLE_NOW) && resend(ctx, c, a, id))
@@ -198,7 +198,7 @@ CHAM_INLINE u32 next_segment(struct chamelio_ctx *ctx, struct conn *c, struct tc
     if (room <= 0 && (data || flight)) {
         if (!flight && !c->rto_at) {
             c->flags |= PERSISTS;
-            set_rto(ctx, c, g, id);
+            set_rto(ctx, c, g);
         }
         return 0;
     }
@@ -238,7 +238,7 @@ CHAM_INLINE u32 next_segment(struct chamelio_ctx *ctx, struct conn *c, struct tc
     }
     if (!c->rto_at || c->flags & PERSISTS) {
         c->flags &= ~PERSISTS;
-        set_rto(ctx, c, g, id);
+        set_rto(ctx, c, g);
     }
     return 1;
 }

@@ -3,6 +3,14 @@
  * path's, slowpath.py. */
 #include "handshake.h"
 
+/* The end of a run: an acknowledgement if one was asked for, and the timer. */
+CHAM_INLINE u64 done(struct chamelio_ctx *ctx, struct conn *c, u32 id, u64 verdict)
+{
+    FORGET;
+    set_timer(ctx, c, id);
+    return verdict == GO_ACK ? send_ack(ctx, c, id) : verdict;
+}
+
 /* ---- a segment ------------------------------------------------------------------------------------------------------------------- */
 
 /* One for a connection in TIME_WAIT: a new one may take its place (RFC 9293, 3.10.7.4; RFC 6191). 1: it does, from *iss on. */
@@ -71,22 +79,17 @@ CHAM_HANDLER(rx)
     }
     if (!c || !a) {
         u64 verdict = belongs_to_none(ctx, key, s, iss, &id);
-        if (id >= TCP_CONNECTIONS)
+        if (verdict != GO_ON)
             return verdict;
         c = cham_lookup(&conns, &id);
         a = cham_lookup(&about, &id);
         if (!c || !a)
             return CHAM_ERROR(NO_CONNECTION);
     }
-    if (c->state == TCP_SYN_SENT)
-        return answered(ctx, c, a, id, s);
     struct tcp_config *g = config_of(ctx);
     if (!g)
         return CHAM_ERROR(NOT_CONFIGURED);
-    if (c->state == TCP_SYN_RCVD && (s->flags & (F_ACK | F_RST | F_SYN)) == F_ACK && s->ack != c->iss + 1 && s->seq == c->rcv_nxt)
-        return refuse(ctx, s);
-    u64 verdict = arrives(ctx, c, a, g, id, s);
-    return verdict == GO_ACK ? send_ack(ctx, c, id) : verdict;
+    return done(ctx, c, id, c->state == TCP_SYN_SENT ? answered(ctx, c, a, id, s) : arrives(ctx, c, a, g, id, s));
 }
 
 /* ---- time ------------------------------------------------------------------------------------------------------------------------ */
@@ -102,8 +105,7 @@ CHAM_HANDLER(tx)
     c->flags &= ~DUE;
     if (c->state == TCP_CLOSED)
         return CHAM_DONE;
-    u64 verdict = output(ctx, c, a, g, id, 1 + CHAM_EMITS);
-    return verdict == GO_ACK ? send_ack(ctx, c, id) : verdict;
+    return done(ctx, c, id, output(ctx, c, a, g, id, 1 + CHAM_EMITS));
 }
 
 /* What was owed to an application whose ring was full. */
@@ -137,13 +139,13 @@ CHAM_HANDLER(timer)
     if (c->owed)
         tell_again(ctx, c, id);
     if (c->state == TCP_CLOSED)
-        return CHAM_DONE;
+        return done(ctx, c, id, CHAM_DONE);
     if (c->dead_at && ctx->now >= c->dead_at) {
         if (c->state == TCP_FIN_WAIT_2 && c->flags & HELD)
             c->dead_at = 0;
         else if (step(c, a, INPUT_EXPIRED)) {
             conclude(ctx, c, a, id, 0);
-            return CHAM_DONE;
+            return done(ctx, c, id, CHAM_DONE);
         }
     }
     if (c->rto_at && ctx->now >= c->rto_at) {
@@ -165,8 +167,8 @@ CHAM_HANDLER(timer)
         c->ack_at = 0;
     u64 next = earliest(earliest(c->rto_at, c->ack_at), earliest(c->alive_at, c->dead_at));
     if (next)
-        arm(ctx, c, id, next);
-    return acks ? send_ack(ctx, c, id) : CHAM_DONE;
+        arm(c, next);
+    return done(ctx, c, id, acks ? GO_ACK : CHAM_DONE);
 }
 
 /* ---- entries --------------------------------------------------------------------------------------------------------------------- */
@@ -222,7 +224,7 @@ RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
         c->alive_ms = value;
         c->alive_at = value ? ctx->now + value * MS : 0;
         if (value)
-            arm(ctx, c, id, c->alive_at);
+            arm(c, c->alive_at);
         return CHAM_DONE;
     }
     c->flags &= ~TOLD;
@@ -231,7 +233,7 @@ RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
         if (!synchronized(c->state) || c->state == TCP_TIME_WAIT)
             return CHAM_ERROR(BAD_STATE);
         if (c->flags & PERSISTS || c->snd_una != c->snd_max)
-            set_rto(ctx, c, g, id);
+            set_rto(ctx, c, g);
         if (cham_resize(ctx, 0) || put_segment(ctx, c, id, c->snd_una - 1, 0, 0, 0))
             return CHAM_ERROR(NO_ROOM);
         return CHAM_TX;
@@ -304,7 +306,7 @@ RARE static u64 close(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     c->rx_size = 0;
     if (c->state != TCP_FIN_WAIT_2)
         return shut(ctx, c, a, id);
-    wait_for_old_segments(ctx, c, g, id);
+    wait_for_old_segments(ctx, c, g);
     return CHAM_DONE;
 }
 
@@ -316,8 +318,13 @@ CHAM_INLINE u64 asked(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
         return CHAM_ERROR(NOT_ALLOWED);
     if (kind == TCP_ABORT)
         return abandon(ctx, c, a, id);
-    if (kind == TCP_READ)
+    if (kind == TCP_READ) {
+        struct tcp_config *g = config_of(ctx);
+        look_at_taken(c, a);
+        if (g)
+            tune(ctx, c, g, id);
         return can_receive(c->state) && open_window(c, a) ? GO_ACK : CHAM_DONE;
+    }
     if (kind == TCP_GROW)
         return grow_send(ctx, c, id, e->value);
     if (kind == TCP_SEND || ((kind == TCP_SHUT || kind == TCP_CLOSE) && can_write(c->state))) {
@@ -367,7 +374,7 @@ CHAM_HANDLER(ring)
     struct tcp_config *g = config_of(ctx);
     if (verdict == GO_ON)
         verdict = g ? output(ctx, c, a, g, id, 1) : CHAM_ERROR(NOT_CONFIGURED);
-    return verdict == GO_ACK ? send_ack(ctx, c, id) : verdict;
+    return done(ctx, c, id, verdict);
 }
 
 char _license[] __attribute__((section("license"), used)) = "Apache-2.0";
