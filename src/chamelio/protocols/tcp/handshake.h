@@ -68,7 +68,7 @@ CHAM_INLINE void start_receiving(struct conn *c, struct tcp_about *a, u32 irs)
     c->last_ack = irs + 1;
     c->taken = irs + 1;
     c->tune_seq = irs + 1;
-    c->rcv_edge = irs + 1 + TCP_BUFFER - 1;
+    c->rcv_edge = irs + 1 + TCP_BUFFER - (c->rcv_wscale ? 0 : 1);
     a->irs = irs;
     a->taken = irs + 1;
     a->edge = c->rcv_edge;
@@ -378,6 +378,8 @@ RARE static u64 belongs_to_none(struct chamelio_ctx *ctx, u64 key, struct segmen
     u32 port = cham_ntohs((u32)(key >> 48)), why;
     struct listener *l = cham_lookup(&listeners, &port);
     if (l && !(s->flags & F_RST)) {
+        if ((s->flags & (F_SYN | F_FIN)) == (F_SYN | F_FIN))
+            return CHAM_ERROR(BAD_FLAGS);
         if ((s->flags & (F_SYN | F_ACK)) == F_SYN)
             return take_syn(ctx, l, key, s, iss);
         if (!iss && (s->flags & (F_SYN | F_ACK)) == F_ACK && ctx->now <= l->cookies_until) {

@@ -179,7 +179,7 @@ RARE static u32 lost_again(struct conn *c)
 RARE static u32 take_marks(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id, u32 acked)
 {
     a->marked += acked;
-    if (before(c->snd_una, c->ecn_point) || c->flags & (RECOVERY | LOST))
+    if (!after(c->snd_una, c->ecn_point) || c->flags & (RECOVERY | LOST))
         return 0;
     u32 alpha = a->alpha, win;
     if (alpha)
@@ -204,7 +204,8 @@ CHAM_INLINE void grow_win(struct conn *c, struct tcp_about *a, u32 acked, u32 fl
     if (2 * flight < c->win || c->flags & RECOVERY)
         return;
     if (c->win < c->ssthresh) {
-        set_win(c, a, min_u32(c->win + min_u32(acked, 2 * c->mss), 1u << 30));
+        u32 most = c->flags & LOST ? c->mss : 2 * c->mss;
+        set_win(c, a, min_u32(min_u32(c->win + min_u32(acked, most), c->ssthresh), 1u << 30));
         return;
     }
     c->grown += acked;
@@ -237,19 +238,20 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
                 c->flags &= ~TIMED;
                 take_rtt(ctx, c, a, ctx->now - c->timed_at);
             }
-        } else if (s->has_ts && s->tsecr && c->options & TCP_OPT_TIMESTAMPS) {
+        } else if (s->has_ts && c->options & TCP_OPT_TIMESTAMPS && before(s->tsecr, tsval_of(ctx, c))) { /* a tick at least */
             take_rtt(ctx, c, a, (u64)(tsval_of(ctx, c) - s->tsecr) << TS_SHIFT);
         }
         c->backoff = 0;
         c->flags &= ~(TOLD | PERSISTS);
         c->rto_at = 0;
+        u32 repairs = c->flags & RECOVERY;
         if (c->flags & (RECOVERY | LOST))
             repair(c, a, s, acked);
         else
             c->dupacks = 0;
         if (s->flags & F_ECE && c->options & TCP_OPT_ECN)
             take_marks(ctx, c, a, id, acked);
-        else
+        else if (!repairs)
             grow_win(c, a, acked, flight);
         if (ack != c->snd_max)
             set_rto(ctx, c, g);
@@ -257,7 +259,7 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
             c->flags &= ~NOTIFY;
             tell(ctx, c, id, TCP_WRITABLE, 0, ack, 0, 0);
         }
-    } else if (ack == una && c->snd_max != una && !s->len && !(s->flags & F_FIN) && (same || news)) {
+    } else if (ack == una && c->snd_max != una && !s->len && !(s->flags & F_FIN) && (c->options & TCP_OPT_SACK ? news : same)) {
         c->dupacks++;
         if (s->flags & F_ECE && c->options & TCP_OPT_ECN)
             take_marks(ctx, c, a, id, 0);
@@ -285,6 +287,10 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
     if (c->gone || c->sacked_bytes || c->dupacks || c->flags & (RECOVERY | LOST))
         assess(c);
     FORGET;
+    if (has_more(c) && !after(c->snd_edge, c->snd_nxt) && c->snd_una == c->snd_max && !c->rto_at && !(c->flags & TOLD)) {
+        c->flags |= PERSISTS; /* its window is closed, and the news that it opens may get lost */
+        set_rto(ctx, c, g);
+    }
     if (c->flags & (RECOVERY | LOST | HOLE_NOW) || (has_more(c) && after(c->snd_edge, c->snd_nxt)))
         make_due(ctx, c, id);
 }
@@ -473,6 +479,7 @@ CHAM_INLINE void trim(struct conn *c, struct segment *s)
     if (s->len > room) {
         s->len = room;
         s->flags &= ~F_FIN;
+        c->flags |= ACK_NOW;
     }
 }
 
@@ -483,8 +490,7 @@ CHAM_INLINE void take_ce(struct conn *c, const struct tcp_config *g, u32 tos, u3
     if (g->dctcp) {
         if (marked != !!(c->flags & SEEN_CE)) {
             c->flags ^= SEEN_CE;
-            if (c->ack_at)
-                c->flags |= ACK_NOW;
+            c->flags |= ACK_NOW;
         }
         c->flags = marked ? c->flags | ECHO_CE : c->flags & ~ECHO_CE;
         return;
@@ -510,6 +516,11 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
             c->ts_recent = s->tsval;
     }
     c->heard = ctx->now;
+    if (c->state == TCP_SYN_RCVD && (s->flags & (F_SYN | F_ACK)) == (F_SYN | F_ACK) && s->seq == c->irs) {
+        s->flags &= ~F_SYN; /* both have opened, and this is the answer to ours (RFC 9293, figure 7) */
+        s->seq++;
+        length--;
+    }
     if (s->seq != c->rcv_nxt) {
         u32 ok = length ? before(s->seq, c->rcv_edge) && after(stop, c->rcv_nxt)
                         : at_least(s->seq, c->rcv_nxt) && !after(s->seq, c->rcv_edge);

@@ -50,6 +50,8 @@ CHAM_INLINE void reduce(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
     c->ssthresh = max_u32((u32)left, 2 * c->mss);
     a->ssthresh = c->ssthresh;
     c->grown = 0;
+    if (c->options & TCP_OPT_ECN) /* RFC 3168, 6.1.2 */
+        c->flags |= SAY_CWR;
 }
 
 /* ---- holes -------------------------------------------------------------------------------------------------------------------- */

@@ -104,7 +104,7 @@ CHAM_INLINE u32 tsval_of(struct chamelio_ctx *ctx, const struct conn *c) { retur
 
 CHAM_INLINE u32 window_field(const struct conn *c)
 {
-    u32 window = (c->rcv_edge - c->rcv_nxt) >> (c->rcv_wscale & 15);
+    u32 scale = c->rcv_wscale & 15, window = (c->rcv_edge - c->rcv_nxt + (1u << scale) - 1) >> scale; /* the edge never moves back */
     return window < 65535 ? window : 65535;
 }
 

@@ -18,7 +18,8 @@ CHAM_INLINE u32 makes_room(const struct conn *c, const struct segment *s, u32 *i
 {
     if (c->state != TCP_TIME_WAIT || (s->flags & (F_SYN | F_RST | F_ACK)) != F_SYN)
         return 0;
-    u32 newer = s->has_ts && c->options & TCP_OPT_TIMESTAMPS ? after(s->tsval, c->ts_recent) : after(s->seq, c->rcv_nxt);
+    u32 stamped = s->has_ts && c->options & TCP_OPT_TIMESTAMPS && s->tsval != c->ts_recent;
+    u32 newer = stamped ? after(s->tsval, c->ts_recent) : after(s->seq, c->rcv_nxt);
     *iss = c->snd_max + 65536;
     *iss += !*iss;
     return newer;
