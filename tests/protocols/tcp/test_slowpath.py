@@ -438,7 +438,8 @@ def test_keepalive_of_a_peer_that_answers(rig: Rig) -> None:
     for _ in range(10):
         quiet = rig.timeout(7, slowpath.KEEPALIVE, after=60 * SECOND, silence=60_000)
         assert quiet == [("PROBE", 7, 0), ("ALIVE", 7, 5000)]
-        assert rig.timeout(7, slowpath.KEEPALIVE, after=5 * SECOND, silence=4999) == [("ALIVE", 7, 60_000)]
+        assert rig.timeout(7, slowpath.KEEPALIVE, after=5 * SECOND, silence=4999) == [("ALIVE", 7, 55_001)]
+        assert rig.timeout(7, slowpath.KEEPALIVE, after=45 * SECOND, silence=55_002) == [("ALIVE", 7, 4998)], "data had come"
 
 
 def test_keepalive_of_a_peer_that_has_gone(rig: Rig) -> None:
@@ -463,6 +464,7 @@ def test_keepalive_ends_with_its_connection_and_by_request(rig: Rig) -> None:
     rig.request("keepalive", conn=7, generation=3, idle=1)
     rig.request("keepalive", conn=7, generation=3, idle=0)
     assert rig.told() == [("ALIVE", 7, 1000), ("ALIVE", 7, 0)]
+    assert rig.timeout(7, slowpath.KEEPALIVE, silence=1000) == [("ALIVE", 7, 0)]
     rig.request("keepalive", conn=7, generation=3, idle=1)
     rig.about["generation"][7] = 5
     rig.told()
