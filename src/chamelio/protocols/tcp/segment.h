@@ -102,10 +102,14 @@ CHAM_INLINE void put_timestamps(u8 *at, u32 tsval, u32 tsecr)
 
 CHAM_INLINE u32 tsval_of(struct chamelio_ctx *ctx, const struct conn *c) { return clock_of(ctx) + c->ts_offset; }
 
-CHAM_INLINE u32 window_field(const struct conn *c)
+/* The window as a segment says it, rounded up: the edge never moves back, and what was said is what is accepted. */
+CHAM_INLINE u32 window_field(struct conn *c)
 {
-    u32 scale = c->rcv_wscale & 15, window = (c->rcv_edge - c->rcv_nxt + (1u << scale) - 1) >> scale; /* the edge never moves back */
-    return window < 65535 ? window : 65535;
+    u32 scale = c->rcv_wscale & 15, window = (c->rcv_edge - c->rcv_nxt + (1u << scale) - 1) >> scale;
+    if (window > 65535)
+        return 65535;
+    c->rcv_edge = c->rcv_nxt + (window << scale);
+    return window;
 }
 
 /* Every segment but a SYN acknowledges: nothing is owed after it. */
