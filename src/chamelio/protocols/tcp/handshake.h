@@ -109,7 +109,8 @@ CHAM_INLINE u64 answer_by_cookie(struct chamelio_ctx *ctx, const struct tcp_conf
 {
     u32 ports = (u32)(key >> 32), mss = s->mss ? s->mss - 1 : MSS_DEFAULT, options = 0, stamp;
     u32 cookie = cookie_of(ctx, key, s->seq, (u32)(ctx->now >> COOKIE_SHIFT), mss_index(mss));
-    stamp = (clock_of(ctx) + (u32)cham_hash(ctx, (u32)key, 0x74696d65)) & ~31u;
+    u32 now = clock_of(ctx) + (u32)cham_hash(ctx, (u32)key, 0x74696d65);
+    stamp = now & ~31u;
     if (s->has_ts && g->options & TCP_OPT_TIMESTAMPS) {
         options = TCP_OPT_TIMESTAMPS;
         if (s->sack_permitted && g->options & TCP_OPT_SACK)
@@ -118,6 +119,8 @@ CHAM_INLINE u64 answer_by_cookie(struct chamelio_ctx *ctx, const struct tcp_conf
             options |= TCP_OPT_WSCALE;
         stamp |= (options & TCP_OPT_SACK ? 16 : 0) | (options & TCP_OPT_WSCALE ? min_u32(s->wscale - 1, 14) : 15);
     }
+    if (after(stamp, now)) /* the clock of timestamps does not go back */
+        stamp -= 32;
     l->cookies_until = ctx->now + 2 * COOKIE_NS;
     if (put_syn(ctx, (struct ends){g->local, (u32)key, ports >> 16 | ports << 16}, cookie, s->seq + 1, F_SYN | F_ACK, 65535, g->mss,
                 options, stamp, s->tsval))

@@ -509,8 +509,10 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
 {
     u32 length = s->len + !!(s->flags & F_SYN) + !!(s->flags & F_FIN), stop = s->seq + length, why = 0;
     if (s->has_ts && c->options & TCP_OPT_TIMESTAMPS) { /* RFC 7323, 5.3 */
-        if (before(s->tsval, c->ts_recent) && !(s->flags & F_RST) && ctx->now - c->heard < PAWS_NS) {
-            return GO_ACK;
+        if (before(s->tsval, c->ts_recent) && !(s->flags & F_RST)) {
+            if (ctx->now - c->heard < PAWS_NS)
+                return GO_ACK;
+            c->ts_recent = s->tsval; /* after so long it says nothing (RFC 7323, 5.5) */
         }
         if (at_least(s->tsval, c->ts_recent) && !after(s->seq, c->last_ack) && !(s->flags & F_RST))
             c->ts_recent = s->tsval;

@@ -144,16 +144,14 @@ RARE static u32 resend(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abou
     if (c->hole == c->hole_end && c->flags & HOLE_NOW)
         find_hole(c, c->snd_una, c->snd_una + mss);
     FORGET;
-    u32 from = c->hole, stop = c->hole_end, last = c->snd_end + (c->flags & FIN_QUEUED && after(c->snd_max, c->snd_end)), fin = 0;
-    if (after(stop, last))
-        stop = last;
-    if (!before(from, stop))
+    u32 from = c->hole, stop = c->hole_end, ends = c->flags & FIN_QUEUED && after(c->snd_max, c->snd_end), fin = 0;
+    if (!before(from, stop) || !before(from, c->snd_end + ends))
         return 0;
+    if (after(stop, c->snd_end))
+        stop = c->snd_end;
     u32 len = min_u32(stop - from, mss);
-    if (after(from + len, c->snd_end)) { /* the last number is the FIN's */
+    if (from + len == c->snd_end && ends) /* the last number is the FIN's */
         fin = F_FIN | F_PSH;
-        len--;
-    }
     c->flags &= ~(HOLE_NOW | TIMED);
     if (from == c->snd_una)
         c->rxt_mark = c->snd_max;

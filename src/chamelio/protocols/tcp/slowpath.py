@@ -85,11 +85,13 @@ PATIENCE = np.dtype(
         ("asked", "<i8"),  # when that was, ns
         ("timer", "u1"),
         ("tries", "u1"),  # timeouts since `acked` moved
-        ("unanswered", "u1"),  # probes
+        ("unanswered", "u1"),  # probes of a closed window
         ("soft", "u1"),  # what ICMP has said, an errno value
         ("idle", "<u4"),  # keepalive, ms; 0: none
         ("interval", "<u4"),
         ("count", "u1"),
+        ("probes", "u1"),  # of keepalive, not answered
+        ("probed", "<i8"),  # the last of them, ns
     ],
     align=True,
 )
@@ -386,14 +388,14 @@ class TcpSlowPath(SlowPath):
         p, acked = self._patience, self._about["acked"][rows]
         again = self._remembered(rows) & (p["timer"][rows] == timer) & (p["acked"][rows] == acked)
         tries = np.where(again, np.minimum(p["tries"][rows], 254) + 1, 1)
-        unanswered = np.where(again & ~self._answered(rows, entries, now), np.minimum(p["unanswered"][rows], 254) + 1, 0)
+        unanswered = np.where(again & ~self._answered("asked", rows, entries, now), np.minimum(p["unanswered"][rows], 254) + 1, 0)
         for name, values in (("timer", timer), ("acked", acked), ("asked", now), ("tries", tries), ("unanswered", unanswered)):
             p[name][rows] = values
         return tries, unanswered
 
-    def _answered(self, rows: Array, entries: Array, now: int) -> Array:
+    def _answered(self, since: str, rows: Array, entries: Array, now: int) -> Array:
         """Whether anything was heard since the last probe. A timeout's `tag`: for how long not, in ms."""
-        answered: Array = entries["tag"].astype(np.int64) * 1_000_000 < now - self._patience["asked"][rows]
+        answered: Array = entries["tag"].astype(np.int64) * 1_000_000 < now - self._patience[since][rows]
         return answered
 
     def _retransmit(self, rows: Array, entries: Array, now: int) -> None:
@@ -448,19 +450,22 @@ class TcpSlowPath(SlowPath):
     def _on_quiet(self, rows: Array, entries: Array, now: int) -> None:
         """Nothing was heard for as long as was asked for last: `idle`, or `interval` after a probe."""
         p = self._patience
-        known = self._remembered(rows)
+        known = self._remembered(rows) & (p["idle"][rows] != 0)
         self._tell(ALIVE, rows[~known], 0)
         rows, entries = rows[known], entries[known]
+        idle, answered = p["idle"][rows], self._answered("probed", rows, entries, now)
+        silence = entries["tag"]
         outstanding = entries["pos"] != entries["end"]  # then it is retransmission that shows whether the peer is there
-        well = outstanding | ((p["unanswered"][rows] > 0) & self._answered(rows, entries, now))
-        over = ~well & (p["unanswered"][rows] >= p["count"][rows])
-        asks = ~well & ~over
+        probes = np.where(answered | outstanding, 0, p["probes"][rows])
+        quiet = ~outstanding & ((probes > 0) | (silence >= idle))
+        over = quiet & (probes >= p["count"][rows])
+        asks = quiet & ~over
         self._give_up(rows[over])
-        p["unanswered"][rows[well]] = 0
-        p["unanswered"][rows[asks]] += np.uint8(1)
-        p["asked"][rows[asks]] = now
+        p["probes"][rows] = probes + asks
+        p["probed"][rows[asks]] = now
         self._tell(PROBE, rows[asks])
-        self._tell(ALIVE, rows[~over], np.where(asks, p["interval"][rows], p["idle"][rows])[~over])
+        rest = np.where(outstanding, idle, np.maximum(idle, silence + 1) - silence)
+        self._tell(ALIVE, rows[~over], np.where(asks, p["interval"][rows], rest)[~over])
 
     # ---- ICMP ---------------------------------------------------------------------------------------------------------------
 
