@@ -12,6 +12,7 @@ from chamelio.bpf.insn import BpfFormatError
 from chamelio.bpf.object import Object, load_object
 from chamelio.jit.artifact import Options, UnitImage
 from chamelio.jit.compile import Rejected, compile_unit, unit_key
+from chamelio.jit.layout import DATA
 from chamelio.jit.pool import Built
 from chamelio.messages import Refusal
 from chamelio.verify import Verdict, render
@@ -76,7 +77,8 @@ def plain(verdict: Verdict) -> dict[str, Any]:
 
 def value_types(obj: Object) -> list[str]:
     """Per map its value type spelled out: fields, formats, offsets, tags. Equal texts are equal types."""
-    return [spell(obj.btf, m.value_type) if obj.btf is not None and m.value_type is not None else "" for m in obj.maps]
+    typed = (m.value_type if m.kind != DATA else None for m in obj.maps)
+    return [spell(obj.btf, type_) if obj.btf is not None and type_ is not None else "" for type_ in typed]
 
 
 def spell(btf: Btf, id_: int) -> str:

@@ -68,7 +68,7 @@ CHAM_INLINE void start_receiving(struct conn *c, struct tcp_about *a, u32 irs)
     c->last_ack = irs + 1;
     c->taken = irs + 1;
     c->tune_seq = irs + 1;
-    c->rcv_edge = irs + 1 + TCP_BUFFER - (c->rcv_wscale ? 0 : 1);
+    c->rcv_edge = irs + 1 + TCP_BUFFER - 1;
     a->irs = irs;
     a->taken = irs + 1;
     a->edge = c->rcv_edge;

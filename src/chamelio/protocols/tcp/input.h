@@ -45,7 +45,8 @@ CHAM_INLINE void look_at_taken(struct conn *c, const struct tcp_about *a)
 CHAM_INLINE u32 open_window(struct conn *c, struct tcp_about *a)
 {
     look_at_taken(c, a);
-    u32 size = max_u32(c->rx_size, TCP_BUFFER), edge = c->taken + size, least = min_u32(size / 2, c->rcv_mss);
+    u32 slack = c->rcv_wscale ? 1u << WSCALE : 0; /* what rounding up may add must fit, too */
+    u32 size = max_u32(c->rx_size, TCP_BUFFER), edge = c->taken + size - slack, least = min_u32(size / 2, c->rcv_mss);
     if ((s32)(edge - c->rcv_edge) < (s32)least)
         return 0;
     c->rcv_edge = edge;
