@@ -24,7 +24,8 @@ from chamelio.engine.image import LIBC_IMPORTS, UNIT_IMPORTS
 from chamelio.jit import modules, unit
 from chamelio.jit.artifact import Options
 from chamelio.jit.compile import compile_unit
-from chamelio.jit.layout import BYTES, DATA, PAGE, RING_HEADER, RING_IN, RING_OUT, MapLayout
+from chamelio.jit.layout import BYTES, PAGE, RING_HEADER, RING_IN, RING_OUT, MapLayout
+from chamelio.jit.layout import DATA as GLOBALS
 from chamelio.verify import Proof, verify_object
 from chamelio.verify.catalogue import HELPERS
 
@@ -250,7 +251,7 @@ def _wrapped(offset: int, size: int, m: MapLayout) -> Iterator[tuple[int, int]]:
 
 def _types(obj: Object) -> dict[str, np.dtype[Any]]:
     assert obj.btf is not None
-    return {m.name: obj.btf.dtype(m.value_type) for m in obj.maps if m.value_type is not None and m.kind != DATA}
+    return {m.name: obj.btf.dtype(m.value_type) for m in obj.maps if m.value_type is not None and m.kind != GLOBALS}
 
 
 @functools.cache

@@ -120,7 +120,8 @@ struct conn {
     u32 blocks;                  /* of the acknowledgement that is being built */
     u32 now_mss, now_len, now_flags; /* of the segment that is being built */
     u64 rto;                     /* RFC 6298, not backed off, ns */
-    u32 pad[4];
+    u32 rcv_said;                /* rcv_edge as the peer was told, rounded up: up to here is accepted */
+    u32 pad[3];
 };
 _Static_assert(sizeof(struct conn) == 512, "struct conn is whole cache lines");
 

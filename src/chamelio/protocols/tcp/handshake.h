@@ -69,6 +69,7 @@ CHAM_INLINE void start_receiving(struct conn *c, struct tcp_about *a, u32 irs)
     c->taken = irs + 1;
     c->tune_seq = irs + 1;
     c->rcv_edge = irs + 1 + TCP_BUFFER - 1;
+    c->rcv_said = c->rcv_edge;
     a->irs = irs;
     a->taken = irs + 1;
     a->edge = c->rcv_edge;
@@ -319,6 +320,7 @@ RARE static u64 open_actively(struct chamelio_ctx *ctx, const struct tcp_entry *
     start_receiving(c, a, 0);
     c->rcv_nxt = 0;
     c->rcv_edge = 65535;
+    c->rcv_said = 65535;
     start_sending(ctx, c, a, iss ? iss : initial_sequence(ctx, key));
     c->snd_nxt = c->snd_max = a->sent = c->iss + 1;
     set_rto(ctx, c, g);

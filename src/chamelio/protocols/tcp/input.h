@@ -50,6 +50,7 @@ CHAM_INLINE u32 open_window(struct conn *c, struct tcp_about *a)
     if ((s32)(edge - c->rcv_edge) < (s32)least)
         return 0;
     c->rcv_edge = edge;
+    c->rcv_said = later(c->rcv_said, edge);
     a->edge = edge;
     return 1;
 }
@@ -476,7 +477,7 @@ CHAM_INLINE void trim(struct conn *c, struct segment *s)
         s->payload += off;
         s->len -= off;
     }
-    u32 room = c->rcv_edge - s->seq;
+    u32 room = c->rcv_said - s->seq;
     if (s->len > room) {
         s->len = room;
         s->flags &= ~F_FIN;
@@ -519,14 +520,17 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
             c->ts_recent = s->tsval;
     }
     c->heard = ctx->now;
+    if (s->len) /* what has been read meanwhile makes room */
+        open_window(c, a);
+    FORGET;
     if (c->state == TCP_SYN_RCVD && (s->flags & (F_SYN | F_ACK)) == (F_SYN | F_ACK) && s->seq == c->irs) {
         s->flags &= ~F_SYN; /* both have opened, and this is the answer to ours (RFC 9293, figure 7) */
         s->seq++;
         length--;
     }
     if (s->seq != c->rcv_nxt) {
-        u32 ok = length ? before(s->seq, c->rcv_edge) && after(stop, c->rcv_nxt)
-                        : at_least(s->seq, c->rcv_nxt) && !after(s->seq, c->rcv_edge);
+        u32 ok = length ? before(s->seq, c->rcv_said) && after(stop, c->rcv_nxt)
+                        : at_least(s->seq, c->rcv_nxt) && !after(s->seq, c->rcv_said);
         if (!ok)
             return not_acceptable(ctx, c, g, s);
     }

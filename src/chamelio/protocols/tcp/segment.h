@@ -105,10 +105,11 @@ CHAM_INLINE u32 tsval_of(struct chamelio_ctx *ctx, const struct conn *c) { retur
 /* The window as a segment says it, rounded up: the edge never moves back, and what was said is what is accepted. */
 CHAM_INLINE u32 window_field(struct conn *c)
 {
-    u32 scale = c->rcv_wscale & 15, window = (c->rcv_edge - c->rcv_nxt + (1u << scale) - 1) >> scale;
+    u32 scale = c->rcv_wscale & 15, left = after(c->rcv_edge, c->rcv_nxt) ? c->rcv_edge - c->rcv_nxt : 0;
+    u32 window = (left + (1u << scale) - 1) >> scale;
     if (window > 65535)
         return 65535;
-    c->rcv_edge = c->rcv_nxt + (window << scale);
+    c->rcv_said = later(c->rcv_said, c->rcv_nxt + (window << scale));
     return window;
 }
 
