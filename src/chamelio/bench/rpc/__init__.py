@@ -140,18 +140,16 @@ def measure(
     scenes = [Scene(m, f, b, o) for m in modes for f in flows for b in batches for o in offloads if b <= f]
     counting = shutil.which("valgrind") is not None and counted > 0
     with tempfile.TemporaryDirectory(prefix="chamelio-rpc-") as scratch:
-        with ThreadPoolExecutor() as pool:
-            host = pool.submit(_export, Path(scratch) / "host", modes)
-            portable = pool.submit(_export, Path(scratch) / "portable", modes, "--cpu", PORTABLE_CPU) if counting else None
+        programs = _export(Path(scratch) / "host", modes)
         results = [
             {**scene._asdict(), **figures}
-            for scene, figures in zip(scenes, measure_cycles(host.result(), scenes, runs, requests), strict=True)
+            for scene, figures in zip(scenes, measure_cycles(programs, scenes, runs, requests), strict=True)
         ]
-        if portable is not None:
-            programs = portable.result()
+        if counting:
+            portable = _export(Path(scratch) / "portable", modes, "--cpu", PORTABLE_CPU)
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for result, figures in zip(
-                    results, pool.map(lambda s: count_instructions(programs, s, counted), scenes), strict=True
+                    results, pool.map(lambda s: count_instructions(portable, s, counted), scenes), strict=True
                 ):
                     result.update(figures)
     about = machine.describe()

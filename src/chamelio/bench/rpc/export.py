@@ -14,17 +14,19 @@ import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from chamelio import toolchain
-from chamelio.bench.tax.export import PLAIN_LAYOUT, compile_variant
-from chamelio.bench.tax.scenes import COMMON, INCLUDES
+from chamelio.bench.tax.export import PLAIN_LAYOUT
+from chamelio.bench.tax.scenes import COMMON, CONTEXTS, INCLUDES
 from chamelio.bpf.object import Object, load_object
 from chamelio.engine.image import provider_object
-from chamelio.jit.artifact import UnitImage
-from chamelio.jit.compile import MODES
-from chamelio.jit.layout import DATA, INSTANCE_HEAD, Layout, MapLayout
+from chamelio.jit import modules, unit
+from chamelio.jit.compile import MODES, Rejected
+from chamelio.jit.layout import DATA, INSTANCE_HEAD, Layout, MapLayout, make_layout
+from chamelio.verify import Proof, verify_object
 
 HERE = Path(__file__).parent
 FOLDER = toolchain.PACKAGE / "protocols" / "tcp"
@@ -71,9 +73,8 @@ def _patches(layout: Layout, obj: Object) -> bytes:
     return b"".join(struct.pack("<2Q", at, len(content)) + content for at, content in parts)
 
 
-def _setup(path: Path, image: UnitImage) -> None:
+def _setup(path: Path, layout: Layout, cold: Sequence[int]) -> None:
     """`struct setup` of bench/tax/rig.h, with an instance whose memory is all zero: the file ends in a hole."""
-    layout = image.layout
     maps = {m.name: m for m in layout.maps}
 
     def place(m: MapLayout) -> int:
@@ -87,7 +88,7 @@ def _setup(path: Path, image: UnitImage) -> None:
     address, peer = (int.from_bytes(bytes(a), "little") for a in (ADDRESS, PEER))
     more = [rx.free - layout.private_bytes, tx.free - layout.private_bytes, place(maps["about"]), place(entries), place(events)]
     content = struct.pack(
-        "<Q4Q4Q4I", START_NS, *image.cold, layout.private_bytes, layout.region_bytes(), layout.punt, INSTANCE_HEAD,
+        "<Q4Q4Q4I", START_NS, *cold, layout.private_bytes, layout.region_bytes(), layout.punt, INSTANCE_HEAD,
         len(layout.maps), 1, IP_PROTOCOL, PAYLOAD,
     )  # fmt: skip
     content += struct.pack("<6I", *ring(events), *ring(entries))
@@ -99,18 +100,44 @@ def _setup(path: Path, image: UnitImage) -> None:
         file.truncate(len(content) + layout.region_bytes())
 
 
-def write_setup(directory: Path, image: UnitImage) -> tuple[Path, Path]:
+class Handlers(NamedTuple):
+    """TCP's handlers, verified: what all modes have in common."""
+
+    obj: Object
+    proofs: list[Proof]
+    layout: Layout
+
+    def objects(self, mode: str) -> list[bytes]:
+        """Object code of a unit."""
+        if mode == "fixed":
+            return unit.fixed(modules.native_text(SOURCE), [p.hook for p in self.proofs], self.layout, hardening=True)
+        compiler = {"joint": unit.joint, "separate": unit.separate}[mode]
+        return compiler(self.proofs, self.obj, self.layout, virtual=False, hardening=True)
+
+
+def verified() -> Handlers:
+    """Build and verify. Raises Rejected."""
+    obj = load_object(toolchain.bpf_object(SOURCE))
+    verdicts = verify_object(obj)
+    proofs = [v.proof for v in verdicts if v.proof is not None]
+    if len(proofs) != len(verdicts):
+        raise Rejected(verdicts)
+    return Handlers(obj, proofs, make_layout(obj.maps, CONTEXTS))
+
+
+def write_setup(directory: Path, handlers: Handlers) -> tuple[Path, Path]:
     """The files that tcp_rig.c reads: the set-up and the patches."""
     setup, patches = directory / "setup", directory / "patches"
-    _setup(setup, image)
-    patches.write_bytes(_patches(image.layout, load_object(toolchain.bpf_object(SOURCE))))
+    costs = {p.hook: p.cost_cold for p in handlers.proofs}
+    _setup(setup, handlers.layout, [costs.get(hook, 0) for hook in unit.HOOKS])
+    patches.write_bytes(_patches(handlers.layout, handlers.obj))
     return setup, patches
 
 
-def write_program(path: Path, image: UnitImage, drivers: Sequence[Path]) -> Path:
+def write_program(path: Path, objects: Sequence[bytes], drivers: Sequence[Path]) -> Path:
     """A program of a driver on the rig, with the provider's code and a unit of TCP."""
     parts = {"provider.o": provider_object(virtual=False, hardening=True)}
-    parts |= {f"unit{i}.o": data for i, data in enumerate(image.objects)}
+    parts |= {f"unit{i}.o": data for i, data in enumerate(objects)}
     sources = [*drivers, HERE / "tcp_rig.c", LIBRARY / "tcp_app.c", *COMMON]
     for name, data in parts.items():
         part = path.with_name(f"{path.name}-{name}")
@@ -124,12 +151,11 @@ def write_program(path: Path, image: UnitImage, drivers: Sequence[Path]) -> Path
 def export(directory: Path, modes: Sequence[str]) -> dict[str, str]:
     """Programs by mode, and the files that they read ("setup", "patches")."""
     directory.mkdir(parents=True, exist_ok=True)
-    made: dict[str, str] = {}
-    for mode in modes:
-        image = compile_variant(SOURCE, mode, hardening=True)
-        made[mode] = os.fspath(write_program(directory / mode, image, [HERE / "tcp_driver.c", HERE / "tcp_peer.c"]))
-        made["setup"], made["patches"] = map(os.fspath, write_setup(directory, image))
-    return made
+    handlers = verified()
+    setup, patches = map(os.fspath, write_setup(directory, handlers))
+    drivers = [HERE / "tcp_driver.c", HERE / "tcp_peer.c"]
+    programs = {mode: os.fspath(write_program(directory / mode, handlers.objects(mode), drivers)) for mode in modes}
+    return {**programs, "setup": setup, "patches": patches}
 
 
 def main() -> int:

@@ -6,8 +6,8 @@
  * is "segments PER-REQUEST acks PER-REQUEST".
  *
  * A batch is BATCH requests on as many connections, in an order that is as good as random: a round takes them in, the application reads
- * and answers, a round sends the answers. Connections are opened by handshakes on the wire. The clock is the driver's: REQUEST_NS
- * for each request, so that what timers cost counts, and is the same every time.
+ * and answers, a round sends the answers. Connections are opened by handshakes on the wire. The clock is the driver's, REQUEST_NS
+ * for each request: what timers cost counts, and is the same every time.
  *
  * Whoever counts instructions counts inside `measured_round` and `measured_application`: they are called only when it counts.
  */
@@ -20,14 +20,15 @@
 #define REQUEST_NS 400
 #define ROUND_NS 2000 /* while connections are opened */
 #define OPENING 64    /* handshakes at a time */
-#define PASSES 2      /* over all connections, before it counts */
+#define PASSES 2      /* over all connections, before it counts; */
 #define WARM_UP 200   /* batches, at least */
-#define WARM_NS 50000000ull /* and with many connections so long: by then the timers of some run out all the time */
+#define SPREAD_NS 48000000 /* before them one that takes so long: from then on timers run out all the time, not all at once */
 #define ROUNDS 16     /* for a batch, at most */
 
 static struct tcp_app app;
 static u8 message[CHAM_IP_MAX];
 static u32 n_flows, order[PEER_FLOWS_MAX], next_turn, accepted;
+static u64 request_ns = REQUEST_NS;
 
 /* ---- the application -------------------------------------------------------------------------------------------------------------- */
 
@@ -106,7 +107,7 @@ static void batch(u32 requests, u64 (*round)(void), u64 (*application)(void), u6
     }
     cycles[0] = cycles[1] = 0;
     for (u32 k = 0; k < ROUNDS; k++) {
-        core.ns_base += (u64)requests * REQUEST_NS / 2;
+        core.ns_base += requests * request_ns / 2;
         cycles[0] += round();
         answers += peer_receive();
         if (answers == requests)
@@ -133,8 +134,11 @@ int main(int argc, char **argv)
     open_flows();
     shuffle();
     u64 cycles[2];
-    u64 warm = core.ns_base + (n_flows < 1024 ? 0 : WARM_NS);
-    for (u32 i = 0; i < WARM_UP || i * requests < PASSES * n_flows || core.ns_base < warm; i++)
+    request_ns = SPREAD_NS / n_flows;
+    for (u32 i = 0; i * requests < n_flows; i++)
+        batch(requests, plain_round, plain_application, cycles);
+    request_ns = REQUEST_NS;
+    for (u32 i = 0; i < WARM_UP || i * requests < PASSES * n_flows; i++)
         batch(requests, plain_round, plain_application, cycles);
     u64 before = peer_segments();
     peer_acks = 0;
