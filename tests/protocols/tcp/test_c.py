@@ -132,7 +132,7 @@ def test_connections_come_and_go(host: Host, close: str) -> None:
     report = load.final(10)
     assert report is not None, load.errors()
     assert report["refused"] == 0
-    assert report["asked"] == report["opened"] == report["closed"] > 500
+    assert 500 < report["closed"] <= report["asked"] <= report["closed"] + 256  # those are under way at the end
 
 
 def test_a_port_that_nobody_serves_refuses(host: Host) -> None:
@@ -141,6 +141,7 @@ def test_a_port_that_nobody_serves_refuses(host: Host) -> None:
     assert "refused" in load.errors()
 
 
+@pytest.mark.long
 def test_applications_go_on_when_their_agents_are_replaced(host: Host) -> None:
     load = host.load("--connections", "100", "--outstanding", "50", "--seconds", "3", "--interval", "0.1")
     assert wait_until(lambda: len(load.reports) > 1)
