@@ -51,8 +51,9 @@ def test_verdicts_come_in_order_without_proofs(content: bytes) -> None:
 
 
 def test_a_hook_has_one_handler_here_too() -> None:
-    content = make_object({"chamelio/rx": [("a", MOV + EXIT), ("b", MOV + EXIT)]})
-    assert shown(content) == [("a", "accept", None), ("b", "unsupported", "V142")]
+    for first, second in (("a", "b"), ("a", "a")):
+        content = make_object({"chamelio/rx": [(first, MOV + EXIT), (second, MOV + EXIT)]})
+        assert shown(content) == [(first, "accept", None), (second, "unsupported", "V142")]
 
 
 def spin() -> None:

@@ -149,11 +149,12 @@ def test_every_program_of_an_object_gets_a_verdict() -> None:
     assert [v.verdict for v in verdicts] == ["accept", "unsafe", "accept", "accept"]
 
 
-def test_a_hook_has_one_handler() -> None:
-    one, other = (assembled("mov r0, 0\nexit", name=name)[1] for name in ("one", "other"))
+@pytest.mark.parametrize("names", [("one", "other"), ("same", "same")])
+def test_a_hook_has_one_handler(names: tuple[str, str]) -> None:
+    one, other = (assembled("mov r0, 0\nexit", name=name)[1] for name in names)
     verdicts = verify_object(Object([one, other], MAPS, None, "", ""))
     assert [v.code for v in verdicts] == [None, "V142"]
-    assert "one and other are both in chamelio/rx" in verdicts[1].message
+    assert f"{names[0]} and {names[1]} are both in chamelio/rx" in verdicts[1].message
 
 
 # ---- what is charged ----------------------------------------------------------------------------------------------

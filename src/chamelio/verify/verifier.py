@@ -122,11 +122,11 @@ def verify_object(
     `budgets`: by hook, most cycles (cold); `every`: a verdict for each error of a program.
     """
     verdicts: list[Verdict] = []
-    handlers: dict[str, str] = {}
+    handlers: dict[str, Program] = {}
     for program in obj.programs:
-        first = handlers.setdefault(program.section, program.name)
-        if program.section.startswith("chamelio/") and context is None and first != program.name:
-            refusal = Refused("V142", f"{first} and {program.name} are both in {program.section}", "a hook runs one of them")
+        first = handlers.setdefault(program.section, program)
+        if program.section.startswith("chamelio/") and context is None and first is not program:
+            refusal = Refused("V142", f"{first.name} and {program.name} are both in {program.section}", "a hook runs one of them")
             verdicts.append(_refusal(program, refusal, 0, (), 0, time.perf_counter()))
             continue
         budget = (budgets or {}).get(program.section.rpartition("/")[2])
