@@ -268,8 +268,9 @@ def test_a_new_slow_path_knows_who_listens(rig: Rig) -> None:
     for port, context in ((80, 1), (81, 2), (82, 2)):
         rig.request("listen", context=context, port=port)
     rig.request("unlisten", context=2, port=81)
-    rig.begin(resumed=True)
     rig.take()
+    rig.begin(resumed=True)
+    assert [(e["kind"], e["local_port"], e["value"]) for e in rig.take()] == [(16, swap(80), 1), (16, swap(82), 2)]
     with pytest.raises(RequestError, match="port 80 is in use"):
         rig.request("listen", context=2, port=80)
     assert rig.request("listen", context=1, port=80, backlog=9) == {"port": 80}, "it has come back"
@@ -392,6 +393,16 @@ def test_events_of_connections_that_are_no_more_are_nothing(rig: Rig) -> None:
     rig.event(slowpath.LOSS, 7, number=1 << 31)
     rig.event(99, 7)
     assert rig.told() == []
+
+
+def test_what_is_told_twice_counts_once(rig: Rig) -> None:
+    rig.connection(7)
+    rig.event(slowpath.TIMEOUT, 7, slowpath.RETRANSMISSION)
+    assert rig.timeout(7) == [("RETRANSMIT", 7, 1)]
+    assert rig.timeout(7, after=50 * MS) == []
+    assert rig.timeout(7, after=400 * MS) == [("RETRANSMIT", 7, 2)]
+    rig.about["acked"][7] += 1
+    assert rig.timeout(7, after=MS) == [("RETRANSMIT", 7, 1)]
 
 
 def test_many_at_once_each_on_its_core() -> None:

@@ -140,7 +140,10 @@ class TcpSlowPath(SlowPath):
             self._use("dctcp" if config["dctcp"][0] else CONGESTION if cubic else "newreno")
             table = self._listening
             for row in np.flatnonzero((table["port"] > 0) & (table["port"] <= 65535)).tolist():
-                self._listeners[int(table["port"][row])] = Listener(int(table["context"][row]), row, inherited=True)
+                port, context, backlog = (int(table[name][row]) for name in ("port", "context", "backlog"))
+                self._listeners[port] = Listener(context, row, inherited=True)
+                self._tell_listener(LISTEN, port, context, backlog)  # what was asked for last may not have been heard
+            self._pump()
             return
         low, high = self.services.ports
         config["cores"][:cores] = cores
@@ -368,7 +371,7 @@ class TcpSlowPath(SlowPath):
                 tune(rows[chosen], now)
         timers = np.where(kinds == TIMEOUT, entries["error"], 0)
         for timer, act in ((RETRANSMISSION, self._retransmit), (PERSIST, self._persist), (KEEPALIVE, self._on_quiet)):
-            if (chosen := timers == timer).any():
+            if len(chosen := self._news(timer, rows, entries, np.flatnonzero(timers == timer), now)):
                 act(rows[chosen], entries[chosen], now)
         self._pump(now)
         if (due := self._tuner.due) is not None:
@@ -382,6 +385,16 @@ class TcpSlowPath(SlowPath):
         p["generation"][rows] = generation
         known: Array = ~others
         return known
+
+    def _news(self, timer: int, rows: Array, entries: Array, chosen: Array, now: int) -> Array:
+        """Of some events those that we have not answered just now: handlers may have told it twice while we were busy."""
+        if len(chosen) and timer != KEEPALIVE:
+            chosen = chosen[np.unique(rows[chosen], return_index=True)[1]]
+            p, rows, soon = self._patience, rows[chosen], int(self._config["rto_min"][0]) * 500
+            same = (p["timer"][rows] == timer) & (p["acked"][rows] == self._about["acked"][rows])
+            same &= p["generation"][rows] == entries["generation"][chosen]
+            chosen = chosen[~same | (now - p["asked"][rows] > soon)]
+        return chosen
 
     def _count(self, timer: int, rows: Array, entries: Array, now: int) -> tuple[Array, Array]:
         """Of these connections' timers: how often since something was acknowledged, and how often without any answer."""
