@@ -67,7 +67,18 @@ def is_command(words: list[str]) -> bool:
 
 @pytest.mark.parametrize(
     "page",
-    [*PAGES, "tutorial.md", "debugging.md", "reference.md", "verifier.md", "support.md", "bounds.md", "fuzzing.md", "../README.md"],
+    [
+        *PAGES,
+        "tutorial.md",
+        "debugging.md",
+        "reference.md",
+        "verifier.md",
+        "support.md",
+        "bounds.md",
+        "fuzzing.md",
+        "laboratory.md",
+        "../README.md",
+    ],
 )
 def test_every_file_and_command_that_a_page_names_exists(page: str) -> None:
     path = DOCS / page

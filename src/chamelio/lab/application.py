@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chamelio.lab.contract import Contract
-from chamelio.lab.pattern import OURS, PEERS, pattern
+from chamelio.lab.pattern import OURS, PEERS, first_difference, pattern
 from chamelio.tenant.region import Array, Region
 from chamelio.tenant.rings import U32
 
@@ -31,7 +31,7 @@ class Connection:
         self.conn, self.generation, self.core = event["conn"], event["generation"], event["core"]
         self.first_read, self.first_write = event["pos"], event["end"]
         self.opened = opened  # by us
-        self.out, self.into = OURS, PEERS  # patterns of what is written and read
+        self.out, self.into = application.patterns
         self.readable_to = self.read_to = self.written_to = 0
         self.pending = 0  # bytes that are to be written when there is room
         self.fin = False
@@ -125,6 +125,16 @@ class Connection:
                 self._ask("TCP_READ")
         return data
 
+    def read_all(self) -> int:
+        """Take all that can be read; how much it was. ValueError when it is not what was written at the other end."""
+        count = self.readable
+        if count:
+            at = self.read_to
+            wrong = first_difference(self.read(count), at, self.into)
+            if wrong is not None:
+                raise ValueError(f"byte {wrong} is not what was written at the other end")
+        return count
+
     def shutdown(self) -> None:
         """Write no more; what waits for room is written before."""
         self._shut = True
@@ -188,10 +198,13 @@ class Attempt:
 
 
 class Application:
-    """One context of a station: events in, entries out. `on_event`: called with what it was told, for traces."""
+    """One context of a station: events in, entries out. `on_event`: called with what it was told, for traces.
 
-    def __init__(self, region: Region, contract: Contract, context: int) -> None:
-        self.region, self.contract, self.context = region, contract, context
+    `patterns`: of the bytes that are written, and of those that are to be read.
+    """
+
+    def __init__(self, region: Region, contract: Contract, context: int, patterns: tuple[int, int] = (OURS, PEERS)) -> None:
+        self.region, self.contract, self.context, self.patterns = region, contract, context, patterns
         self.about: Any = region.values("about")
         self._events = [region.consumer("events", context, core) for core in range(region.cores)]
         self._entries = [region.producer("entries", context, core) for core in range(region.cores)]

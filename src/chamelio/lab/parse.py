@@ -70,10 +70,6 @@ class ScriptError(Exception):
         ]
         return "\n".join([*lines, f"   {self.hint}"] if self.hint else lines)
 
-    def describe(self) -> dict[str, Any]:
-        """As plain values."""
-        return {"file": self.path, "line": self.line, "column": self.column, "message": self.message, "hint": self.hint}
-
 
 @dataclass(frozen=True)
 class Token:

@@ -19,6 +19,7 @@ from chamelio.lab.link import End
 from chamelio.lab.match import compare
 from chamelio.lab.pattern import PEERS, first_difference
 from chamelio.lab.peer import OURS, PEER, Mismatch, Peer
+from chamelio.lab.record import Record
 from chamelio.lab.station import Station
 from chamelio.messages import Refusal
 from chamelio.tenant.runtime import RequestError
@@ -27,17 +28,8 @@ from chamelio.world import World
 TOLERANCE_NS = 2_000_000
 EVER_NS = 600 * NS  # what `*` means for a time
 HAPPENINGS = ("connected", "eof", "ended", "error", "writable")  # they have a time; other checks are about what is
+WAITING = ("accept", "read")  # calls that are over when what they wait for is there
 RELATIVE = {"acked": True, "sent": True, "edge": False, "taken": False}  # columns: sequence numbers of ours, or of the peer's
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of a trace: when (ns since the script's start), `<`, `>` or `app`, whose, what."""
-
-    time: int
-    side: str
-    flow: str
-    text: str
 
 
 @dataclass
@@ -58,11 +50,7 @@ class Result:
     def trace_lines(self) -> list[str]:
         """The trace, for people; what was sent and received in the words of scripts."""
         several = len(self.script.flows) > 1
-        lines = []
-        for r in self.trace:
-            name = f"{r.flow}: " if several and r.flow else ""
-            lines.append(f"{r.time / NS:11.6f}  {r.side:<3}  {name}{r.text}")
-        return lines
+        return [record.line(several) for record in self.trace]
 
     def __str__(self) -> str:
         """The failure, whole: where, what was expected, what came, and all that happened before."""
@@ -252,7 +240,14 @@ class Run:
         return found
 
     def _call(self, step: Step, flow: Flow, call: Call) -> None:
-        self._note("app", flow.name, step.text.split(None, 1)[1].removeprefix(f"{flow.name}: "))
+        words = step.text.split(None, 1)[1].removeprefix(f"{flow.name}: ")
+        if call.verb not in WAITING:
+            self._note("app", flow.name, words)
+        self._do_call(flow, call)
+        if call.verb in WAITING:
+            self._note("app", flow.name, words)
+
+    def _do_call(self, flow: Flow, call: Call) -> None:
         application = self.station.application
         options = {name: int(value.value) for name, value in call.options.items()}
         if call.verb == "listen":

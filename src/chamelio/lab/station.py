@@ -9,6 +9,7 @@ from typing import Any
 from chamelio.engine.engine import Engine
 from chamelio.lab.application import Application
 from chamelio.lab.contract import contract
+from chamelio.lab.pattern import OURS, PEERS
 from chamelio.tenant.runtime import RequestError
 from chamelio.world import World
 from chamelio.world.residents import CONTEXTS, Resident
@@ -34,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
 class Station:
     """A tenant with TCP at an address of an engine, and an application of it. `settings` change DEFAULTS.
 
+    `patterns`: of what the application writes and reads, see Application.
     Raises Refusal, Rejected, EngineError, RequestError.
     """
 
@@ -47,14 +49,16 @@ class Station:
         protocol: str | Path = "tcp",
         settings: Mapping[str, Any] | None = None,
         directory: Path,
+        patterns: tuple[int, int] = (OURS, PEERS),
     ) -> None:
         self.world, self.host, self.address = world, host, address
         self.contract = contract(str(protocol))
         self.resident = Resident(host, name, address, str(protocol), directory, weight=1, network=0, contexts=CONTEXTS)
         self.region, self.services = self.resident.agent.region, self.resident.agent.services
         self.runtime = self.resident.agent.runtime
+        self.listening: set[int] = set()
         host.attach(self.resident.instance.index, CONTEXT)
-        self.application = Application(self.region, self.contract, CONTEXT)
+        self.application = Application(self.region, self.contract, CONTEXT, patterns)
         self.runtime.start(resumed=False)
         world.task(self._step)
         self.settle()
@@ -80,6 +84,7 @@ class Station:
     def listen(self, port: int, backlog: int = 16) -> None:
         """Take connections to a port."""
         self.request("listen", port=port, backlog=backlog)
+        self.listening.add(port)
 
     def must_work(self) -> None:
         """Raise RequestError when the slow path has failed."""
