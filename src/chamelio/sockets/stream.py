@@ -41,12 +41,12 @@ def _make_context(stack: Stack) -> Context:
         raise
 
 
-async def _context(tenant: str | None, run: Path | None, protocol: str) -> Context:
+async def _context(tenant: str | None, run: str | Path | None, protocol: str) -> Context:
     name = tenant or os.environ.get("CHAMELIO_TENANT")
     if not name:
         raise OSError(errno.EINVAL, "whose connection? give tenant=, or set CHAMELIO_TENANT")
     while True:
-        stack = await shared_stack(name, protocol, run, _make_context)
+        stack = await shared_stack(name, protocol, None if run is None else Path(run), _make_context)
         if not stack.closed:  # who else waited for it may have given it back already
             context: Context = stack.user
             return context
@@ -216,7 +216,7 @@ async def create_server(
     port: int = 0,
     *,
     tenant: str | None = None,
-    run: Path | None = None,
+    run: str | Path | None = None,
     protocol: str = PROTOCOL,
     backlog: int = BACKLOG,
     ssl: tls.SSLContext | None = None,
@@ -272,7 +272,7 @@ async def create_connection(
     port: int,
     *,
     tenant: str | None = None,
-    run: Path | None = None,
+    run: str | Path | None = None,
     protocol: str = PROTOCOL,
     local_port: int = 0,
     ssl: tls.SSLContext | None = None,
