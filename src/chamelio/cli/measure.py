@@ -55,6 +55,9 @@ def verify(settings: Settings, runs: int, seed: int) -> int:
     "--offload", type=click.Choice(["on", "off", "both"]), default="both", show_default=True, help="Of checksums, by the port."
 )
 @click.option("--runs", type=click.IntRange(1), default=11, show_default=True, help="Of each measurement of cycles.")
+@click.option(
+    "--connections", type=click.IntRange(1, 60000), help="Instead: how fast connections are set up, and what so many take."
+)
 @common()
 def rpc(
     settings: Settings,
@@ -64,6 +67,7 @@ def rpc(
     mode: tuple[str, ...],
     offload: str,
     runs: int,
+    connections: int | None,
 ) -> int:
     """What a request of 64 bytes and its answer cost a core: cycles, instructions and where they go, packets.
 
@@ -72,5 +76,7 @@ def rpc(
     from chamelio.bench import rpc
 
     assert protocol == "tcp"
+    if connections is not None:
+        return rpc.run_connections(connections, json=settings.json)
     offloads = {"on": (True,), "off": (False,), "both": (True, False)}[offload]
     return rpc.run(json=settings.json, flows=flows, batches=batch, modes=mode, offloads=offloads, runs=runs)

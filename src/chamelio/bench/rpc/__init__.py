@@ -220,3 +220,27 @@ def run(
             console.print(f"{one['mode']}, {one['flows']:,} x {one['batch']}, {'port' if one['offload'] else 'software'}: {where}")
     console.print(machine.text(result["machine"]))
     return 0
+
+
+def run_connections(connections: int, *, json: bool = False) -> int:
+    """`chamelio bench rpc --connections N`; the exit status."""
+    from chamelio.bench.rpc.connections import measure
+
+    console = Console(stderr=json)
+    with console.status("measuring"):
+        result = {"protocol": "tcp", **measure(connections), "machine": machine.describe()}
+    if json:
+        print(json_.dumps(result))
+        return 0
+    ways = {"fin": "the client closes first", "reset": "the client resets", "wait": "the server closes first"}
+    for close, report in result["setups"].items():
+        console.print(f"connections set up, used for one request and closed ({ways[close]}): {report['per_second']:,.0f} a second")
+    memory = result["bytes_per_connection"]
+    console.print(f"{connections:,} connections are open after {result['opening_seconds']:.2f} s")
+    engine, region = memory["by_layout"]["engine"], memory["by_layout"]["region"]
+    console.print(
+        f"a connection with the smallest buffers: {engine:.0f} bytes of engine memory (reserved), {region:.0f} of the region"
+    )
+    console.print(f"all processes of a host have grown by {memory['measured']:,} bytes for each")
+    console.print(machine.text(result["machine"]))
+    return 0

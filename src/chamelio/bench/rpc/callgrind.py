@@ -13,9 +13,9 @@ Calls = dict[tuple[str, str], int]
 # What is not named here, memcpy for one, belongs to whoever calls it.
 PHASES: dict[str, tuple[str, ...]] = {
     "application": ("measured_application", "answer_all", "tcp_app_*"),
-    "round": ("cham_round", "cham_enter_*", "serve_*", "turn", "poll_ports", "flush_ports", "cham_wake", "cham_raw_poll"),
     "port_rx": ("wire_rx",),
-    "input": ("cham_input", "input_ipv4", "cham_deliver"),
+    "input": ("cham_deliver",),
+    "round_and_input": ("cham_round", "cham_input"),  # the compiler makes one function of them
     "rx_handler": ("unit_rx", "cham_separate_rx"),
     "ring_handler": ("unit_ring", "cham_separate_ring"),
     "timers": ("unit_tx", "unit_timer", "unit_due*", "cham_separate_tx", "cham_separate_timer"),

@@ -13,16 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chamelio.bench.stage import C_SOURCES, Stage, build_program
-from chamelio.jit.layout import ARRAY, BYTES, HASH, LINE, NODE_BYTES, PLACE_BYTES, POOL_NODE_BYTES, TIMER, TX, Layout
+from chamelio.bench.stage import C_SOURCES, Process, Stage, build_program
+from chamelio.bpf.object import load_object
+from chamelio.jit.layout import ARRAY, BYTES, HASH, LINE, NODE_BYTES, PLACE_BYTES, POOL_NODE_BYTES, TIMER, TX, Layout, make_layout
 from chamelio.messages import Refusal
-from chamelio.tenant.folder import SHIPPED
+from chamelio.tenant.folder import SHIPPED, read_protocol
 
 LIBRARY = SHIPPED / "tcp" / "c"
 SERVER, CLIENT = "10.0.0.1", "10.0.0.2"
 PORT, PORTS = 7000, 8  # a client has some 16,000 ports towards each port of a server
 SECONDS, OUTSTANDING = 3.0, 64
-SETTLE_S, PATIENCE_S = 0.5, 60.0
+HOLD_S, PATIENCE_S = 5.0, 60.0
 
 
 def program(name: str) -> str:
@@ -76,44 +77,64 @@ class Pair:
             stage.agent(tenant, "tcp")
             self.stages.append(stage)
         self.server, self.client = self.stages
+        obj = load_object(read_protocol("tcp")[1])
+        self.layout = make_layout(obj.maps, 2)
         self.server.start(program("tcp_echo"), self.server.socket("red", "tcp"), str(PORT), str(PORTS), *server_options)
 
     def load(self, *options: str, seconds: float) -> dict[str, Any]:
-        """Run the load generator: its last report, and `held_bytes`, by what all processes had grown with its connections open."""
+        """Run the load generator for so long: its last report. Raises Refusal."""
+        load = self._start(*options, "--seconds", str(seconds))
+        return self._final(load, seconds)
+
+    def hold(self, connections: int, seconds: float) -> tuple[float, int]:
+        """Open connections and ask on each; how long opening takes (s), and what all processes grow by (bytes). Raises Refusal."""
         runs = [stage.run for stage in self.stages]
         before = _memory(runs)
+        load = self._start(
+            "--connections", str(connections), "--outstanding", str(OUTSTANDING), "--interval", "0.1", "--seconds", str(seconds)
+        )
+        deadline = time.monotonic() + seconds + PATIENCE_S
+        while sum(r.get("answered", 0) for r in load.reports) < connections and load.running and time.monotonic() < deadline:
+            time.sleep(0.05)
+        grown = _memory(runs) - before
+        opening = float(load.reports[0]["opening_seconds"]) if load.reports else 0.0
+        if self._final(load, seconds)["answered"] < connections:
+            raise Refusal("failed", f"not all of {connections} connections were used in {seconds:g} s")
+        return opening, grown
+
+    def _start(self, *options: str) -> Process:
         target = (self.client.socket("blue", "tcp"), SERVER, str(PORT))
-        load = self.client.start(program("tcp_load"), *target, *options, ready=False)
-        held = None
-        deadline = time.monotonic() + PATIENCE_S
-        while "--connections" in options and load.running and held is None and time.monotonic() < deadline:
-            if load.reports:
-                time.sleep(SETTLE_S)
-                held = _memory(runs) - before
-            time.sleep(0.01)
+        return self.client.start(program("tcp_load"), *target, *options, ready=False)
+
+    @staticmethod
+    def _final(load: Process, seconds: float) -> dict[str, Any]:
         report = load.final(seconds + PATIENCE_S)
         if report is None:
             raise Refusal("failed", f"the load generator does not report: {load.errors() or 'it says nothing'}")
-        return {**report, "opening_seconds": load.reports[0].get("opening_seconds"), "held_bytes": held}
+        return report
 
 
-def measure(connections: int, *, seconds: float = SECONDS, close: str = "fin") -> dict[str, Any]:
-    """Set-ups per second, each with a request of 64 bytes, its answer and the end; memory of so many idle connections.
+def measure(connections: int, *, seconds: float = SECONDS) -> dict[str, Any]:
+    """Set-ups per second, each with a request of 64 bytes, its answer and the end; memory of connections that have asked and wait.
 
-    `close`: how a client ends a connection, `fin`, `reset` or `wait` (the server is first). Raises Refusal.
+    A client ends a connection by a FIN (`fin`), by a reset (`reset`), or not before the server has (`wait`). Raises Refusal.
     """
-    with contextlib.ExitStack() as stack:
-        pair = Pair(stack, server_options=["--first"] if close == "wait" else [])
-        options = ["--connect-rate", "--ports", str(PORTS), "--outstanding", str(OUTSTANDING), "--close", close]
-        setups = pair.load(*options, "--seconds", str(seconds), seconds=seconds)
+    setups = {}
+    for close in ("fin", "reset", "wait"):
+        with contextlib.ExitStack() as stack:
+            pair = Pair(stack, server_options=["--first"] if close == "wait" else [])
+            report = pair.load(
+                "--connect-rate", "--ports", str(PORTS), "--outstanding", str(OUTSTANDING), "--close", close, seconds=seconds
+            )
+            setups[close] = {name: report[name] for name in ("per_second", "asked", "opened", "closed", "refused")}
     with contextlib.ExitStack() as stack:
         pair = Pair(stack)
-        one = pair.load("--connections", "1", "--outstanding", "1", "--seconds", "1.5", seconds=2)
-        many = pair.load("--connections", str(connections), "--outstanding", "1", "--seconds", "1.5", seconds=2)
+        pair.hold(OUTSTANDING, 1.0)
+        opening, grown = pair.hold(connections, HOLD_S)
+        layout = pair.layout
     return {
-        "setups_per_second": setups["per_second"],
-        "setups": {name: setups[name] for name in ("asked", "opened", "closed", "refused", "seconds")},
+        "setups": setups,
         "connections": connections,
-        "opening_seconds": many["opening_seconds"],
-        "bytes_per_connection": round((many["held_bytes"] - one["held_bytes"]) / (connections - 1)),
+        "opening_seconds": opening,
+        "bytes_per_connection": {"by_layout": per_connection(layout), "measured": round(grown / connections / len(pair.stages))},
     }

@@ -210,6 +210,14 @@ void tcp_app_flush(struct tcp_app *app)
             tcp_app_publish(app, k);
 }
 
+int tcp_app_idle(const struct tcp_app *app)
+{
+    for (uint32_t i = 0; i < app->context.cores; i++)
+        if (cham_load(app->context.core[i].in.cons) != app->core[i].entry)
+            return 0;
+    return app->waiting == TCP_CONNECTIONS;
+}
+
 /* Send what was put off, then look at whose turn it is for events: 1, or 0 when nobody has any. */
 int tcp_app_look(struct tcp_app *app)
 {

@@ -135,6 +135,8 @@ void tcp_app_close(struct tcp_app *app, uint32_t conn);
 /* The same with a reset. */
 void tcp_app_abort(struct tcp_app *app, uint32_t conn);
 void tcp_app_flush(struct tcp_app *app);
+/* Whether the engine has taken all that it was asked for. */
+int tcp_app_idle(const struct tcp_app *app);
 void tcp_app_wait(struct tcp_app *app, int milliseconds);
 /* Whether connections can go on; to be asked now and then. When the agent has gone, they do for some seconds, in which we come back to
  * another one as soon as it has taken its place. */

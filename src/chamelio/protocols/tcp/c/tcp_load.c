@@ -5,8 +5,7 @@
  *
  * The first opens N connections (default: as many as requests are outstanding), says so in a line of JSON, and asks on one after
  * the other. The second opens connections to N ports from PORT on, sends N bytes (0: none) on each, waits for them to come
- * back, and closes it: by a FIN, a reset, or not before the server has (`wait`). A connection counts when the engine has its number
- * back or, closed by us first, when that was asked for.
+ * back, and closes it: by a FIN, a reset, or not before the server has (`wait`). A connection counts when we have given it up.
  */
 #include <arpa/inet.h>
 
@@ -15,8 +14,9 @@
 
 #define CONNECTIONS_MAX 65536
 #define BYTES_MAX 65536
-#define OPENING 256 /* connections that are being opened at a time */
+#define OPENING 64 /* connections that are being opened at a time, once the first is: by then ARP has been answered */
 #define OPEN_NS 30000000000ull
+#define CLOSE_NS 1000000000ull
 
 static struct tcp_app app;
 static struct load load;
@@ -38,7 +38,7 @@ static int open_connections(void)
     uint64_t start = now_ns(), deadline = start + OPEN_NS;
     struct tcp_event e;
     while (open < connections && now_ns() < deadline) {
-        while (asked < connections && asked - open < OPENING && tcp_app_connect(&app, address, port, asked))
+        while (asked < connections && asked - open < (open ? OPENING : 1) && tcp_app_connect(&app, address, port, asked))
             asked++;
         while (tcp_app_next(&app, &e)) {
             if (e.kind == TCP_ENDED)
@@ -96,11 +96,26 @@ static int ask(const struct load *l, const uint8_t *payload)
     if (tcp_app_room(&app, conn, l->bytes) < l->bytes)
         return 0;
     tcp_app_write(&app, conn, payload, l->bytes);
+    if (l->rate > 0) /* nothing else may follow soon */
+        tcp_app_flush(&app);
     first++;
     return 1;
 }
 
 static int alive(void) { return tcp_app_alive(&app); }
+
+/* Close what is open, and wait until the engine has heard of it: what is left when we go is reset. */
+static void close_all(void)
+{
+    struct tcp_event e;
+    uint64_t deadline = now_ns() + CLOSE_NS;
+    for (uint32_t conn = 0; conn < TCP_CONNECTIONS; conn++)
+        tcp_app_close(&app, conn);
+    do {
+        while (tcp_app_next(&app, &e))
+            ;
+    } while (!tcp_app_idle(&app) && now_ns() < deadline);
+}
 
 /* ---- connections that come and go ------------------------------------------------------------------------------------------------- */
 
@@ -157,7 +172,7 @@ static int come_and_go(const char *path, const char *to, unsigned number)
         uint64_t under_way = comings.asked - comings.closed - refused;
         if (now >= end && !under_way)
             break;
-        for (; now < end && under_way < comings.outstanding; under_way++, comings.asked++)
+        for (uint32_t most = comings.opened ? comings.outstanding : 1; now < end && under_way < most; under_way++, comings.asked++)
             if (!tcp_app_connect(&app, address, htons((uint16_t)(number + comings.asked % comings.ports)), 0))
                 break;
         while (tcp_app_next(&app, &e)) {
@@ -174,7 +189,7 @@ static int come_and_go(const char *path, const char *to, unsigned number)
     printf("{\"final\":true,\"seconds\":%.3f,\"asked\":%llu,\"opened\":%llu,\"closed\":%llu,\"refused\":%u,\"per_second\":%.0f}\n", seconds,
            (unsigned long long)comings.asked, (unsigned long long)comings.opened, (unsigned long long)comings.closed, refused,
            (double)comings.closed / seconds);
-    tcp_app_flush(&app);
+    close_all();
     tcp_app_end(&app);
     return 0;
 }
@@ -223,6 +238,7 @@ int main(int argc, char **argv)
     char more[96];
     snprintf(more, sizeof more, ",\"connections\":%u,\"failed\":%u,\"closed\":%u", connections, refused, ended);
     measure_print(&load.m.total, load.seconds, 1, more);
+    close_all();
     tcp_app_end(&app);
     return 0;
 }
