@@ -48,7 +48,7 @@ def net(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 def runs(net: Any, core: int, tenant: Any = None) -> int:
     """How often a core has run the rx hook of an instance."""
-    one = net.host._counters[core]["instances"][(tenant or net.tenant).instance.index]
+    one = net.host.cores.counters[core]["instances"][(tenant or net.tenant).instance.index]
     return int(one["hooks"]["runs"][0])
 
 
@@ -65,10 +65,10 @@ def test_every_flow_is_handled_by_its_owner_and_answered(net: Any) -> None:
 
 def test_a_handed_over_packet_is_charged_on_both_cores(net: Any) -> None:
     sport = next(p for p in itertools.count(1000) if owner(net.n, p) != 0)
-    before = [int(c["tenants"][net.tenant.index]["cycles"]) for c in net.host._counters]
+    before = [int(c["tenants"][net.tenant.index]["cycles"]) for c in net.host.cores.counters]
     net.order(A, "e", sport=sport)
     assert len(net.run()) == 1
-    charged = [int(c["tenants"][net.tenant.index]["cycles"]) - b for c, b in zip(net.host._counters, before, strict=True)]
+    charged = [int(c["tenants"][net.tenant.index]["cycles"]) - b for c, b in zip(net.host.cores.counters, before, strict=True)]
     mine = owner(net.n, sport)
     assert charged[0] >= 150 + 60, "the port's core: input and handover, there and back"
     assert charged[mine] > charged[0], "the owner: the handler"
@@ -88,7 +88,7 @@ def test_counters_are_the_sum_over_the_cores(net: Any) -> None:
     assert int(counters["rx_packets"]) - before == 41
     assert int(counters["instances"][net.tenant.instance.index]["rx_packets"]) == 42
     assert net.tenant.drops() == {"handler_error": 1}
-    assert int(counters["cycles_elapsed"]) == sum(int(c["cycles_elapsed"]) for c in net.host._counters)
+    assert int(counters["cycles_elapsed"]) == sum(int(c["cycles_elapsed"]) for c in net.host.cores.counters)
 
 
 def test_a_full_ring_between_cores_drops_by_reason_and_leaks_nothing() -> None:
@@ -158,7 +158,7 @@ def test_what_is_on_its_way_to_a_port_does_not_leave_by_its_successor_in_another
 
 
 def runs_of(net: Any, core: int, tenant: Tenant) -> int:
-    return int(net.host._counters[core]["instances"][tenant.instance.index]["hooks"]["runs"][0])
+    return int(net.host.cores.counters[core]["instances"][tenant.instance.index]["hooks"]["runs"][0])
 
 
 class Watch:
@@ -173,7 +173,8 @@ class Watch:
     def belongings(self, core: int) -> tuple[bytes, ...]:
         """The core's own memory as bytes."""
         one = self.host.cores[core]
-        parts = [one.state[name].tobytes() for name in self._fields] + [one.frames.tobytes(), self.host._counters[core].tobytes()]
+        parts = [one.state[name].tobytes() for name in self._fields]
+        parts += [one.frames.tobytes(), self.host.cores.counters[core].tobytes()]
         for tenant in self.tenants:
             layout, memory = tenant.instance.layout, tenant.instance.memory.cores[core]
             parts.append(memory.read(0, layout.private_bytes - tenant.instance.origin - PAGE))
@@ -251,7 +252,7 @@ def test_udp_sockets_work_wherever_their_ports_live(world: World, cores: int) ->
             transport.close()
 
     world.play(run())
-    served = [int(c["instances"][0]["hooks"]["runs"][0]) for c in a._counters]
+    served = [int(c["instances"][0]["hooks"]["runs"][0]) for c in a.cores.counters]
     assert served == [40] * cores, "each core has served the ports that live on it"
 
 
@@ -283,7 +284,7 @@ def test_two_threads_lose_nothing_and_their_counters_sum_up() -> None:
                 answered += sum(f[12:14] == b"\x08\x00" for f in peer.receive())
             engine.stop()
             assert (sent, answered) == (total, total)
-            per_core = [int(c["instances"][instance.index]["rx_packets"]) for c in engine._counters]
+            per_core = [int(c["instances"][instance.index]["rx_packets"]) for c in engine.cores.counters]
             assert sum(per_core) == total and min(per_core) > total // 5
             assert int(engine.counters()["handed_over"]) == 2 * per_core[1]
             for core in engine.cores:  # what the other side has copied is taken back in the next round

@@ -148,7 +148,7 @@ def test_sessions_live_on_all_cores(world: World, cores: int) -> None:
     executed = world.play(exchange(world, [message(i, i % 3000) for i in range(3000)], 512))
     assert len(executed) == 3000 and set(executed.values()) == {1}
     for host in hosts:
-        runs = [int(c["instances"][0]["hooks"]["runs"][0]) for c in host._counters]
+        runs = [int(c["instances"][0]["hooks"]["runs"][0]) for c in host.cores.counters]
         assert min(runs) > 200, "each core has served sessions"
     nothing_went_wrong(world)
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import itertools
 import os
-import random
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,30 +19,18 @@ import numpy as np
 from chamelio.engine import abi
 from chamelio.engine.carry import carry
 from chamelio.engine.catalogue import events
-from chamelio.engine.core import MAX_CORES, Clock, Core, CoreStuck
-from chamelio.engine.counters import total_counters
+from chamelio.engine.cores import Cores, EngineError
 from chamelio.engine.image import Image, ImageError, Unit
 from chamelio.engine.instance import Instance
-from chamelio.engine.memory import map_file
 from chamelio.engine.ports import Port
 from chamelio.jit.artifact import UnitImage
 from chamelio.jit.layout import Layout
 
+__all__ = ["Engine", "EngineError"]
+
 NONE = 0xFFFFFFFF
 MAX_TENANTS, MAX_INSTANCES, MAX_UNITS, MAX_PORTS = 256, 256, 64, 8
-HAND_OVER = ("ADD_PORT", "ADD_INSTANCE", "SET_UNIT")  # commands that give a core the address of what was made for it
 STEER = ("flow", "port")  # enum cham_steer
-
-_REASONS = {
-    "CHAM_STATUS_TAKEN": "is taken already",
-    "CHAM_STATUS_FULL": "does not fit: the table is full",
-    "CHAM_STATUS_UNKNOWN": "is not known",
-    "CHAM_STATUS_BUSY": "is still in use",
-}
-
-
-class EngineError(Exception):
-    """Something the engine refuses, with the reason."""
 
 
 class _LoadedUnit:
@@ -89,56 +74,18 @@ class Engine:
     ) -> None:
         if poll not in ("adaptive", "spin"):
             raise EngineError(f"there is no way of polling called {poll!r}: it is 'adaptive' or 'spin'")
-        if not 1 <= cores <= MAX_CORES:
-            raise EngineError(f"{cores} cores are not within 1..{MAX_CORES}")
         self.virtual, self.hardening, self.poll, self.cpus = virtual, hardening, poll, list(cpus)
         self.image = Image(virtual=virtual, hardening=hardening)
-        self._lock = threading.RLock()
-        self._given_up: list[EngineError] = []
-        self._ops, self._status = abi.enum("cham_op"), {v: k for k, v in abi.enum("cham_status").items()}
-        layout = abi.dtype("cham_counters")
-        self._counters_file = map_file(counters, layout.itemsize * cores) if counters else None
-        memory: Any = self._counters_file if self._counters_file is not None else abi.aligned(layout.itemsize * cores)
-        self._counters: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(memory, layout, cores)
-        self._random = random.Random(seed) if seed is not None else random.SystemRandom()
-        self.cores = self._make_cores(cores, frames)
+        self.cores = Cores(
+            self.image.call, cores, frames=frames, virtual=virtual, adaptive=poll == "adaptive", counters=counters, seed=seed
+        )
+        self._lock, self._command = self.cores.lock, self.cores.command
         self._ports: dict[int, tuple[str, Port, list[np.ndarray[Any, np.dtype[Any]]]]] = {}
         self._port_states: dict[int, str] = {}
         self._routes: list[dict[str, Any]] = []
         self._tenants: dict[int, dict[str, Any]] = {}
         self._units: dict[int, _LoadedUnit] = {}
         self._instances: dict[int, Instance] = {}
-
-    def _make_cores(self, n: int, frames: int) -> list[Core]:
-        call = self.image.call
-        clock = Clock.virtual() if self.virtual else Clock.calibrated(call["cham_cycles"])
-        secret = self._words(2)
-        common: dict[str, Any] = {"frames": frames, "clock": clock, "adaptive": self.poll == "adaptive", "secret": secret}
-        cores = [Core(call, i, n, counters=self._counters[i : i + 1], **common) for i in range(n)]
-        for one, other in itertools.permutations(cores, 2):
-            one.join(other)
-        return cores
-
-    def _words(self, n: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        """Random words."""
-        return np.array([self._random.getrandbits(64) for _ in range(n)], np.uint64)
-
-    # ---- commands -----------------------------------------------------------------------------------------------
-
-    def _command(self, op: str, what: str, *arguments: int | Sequence[int]) -> None:
-        """Have every core execute a command; EngineError when it cannot. An argument may be a sequence: one value per core."""
-        with self._lock:
-            for core in self.cores:
-                own = [a if isinstance(a, int) else a[core.index] for a in arguments]
-                try:
-                    status = self._status[core.command(self._ops[f"CHAM_OP_{op}"], own)]
-                except CoreStuck as error:
-                    stuck = EngineError(str(error))
-                    if op in HAND_OVER:  # other cores have it already: the traceback keeps what the callers hold
-                        self._given_up.append(stuck)
-                    raise stuck from None
-                if status != "CHAM_STATUS_OK":  # the cores' tables are alike: it is the first that refuses
-                    raise EngineError(f"{what} {_REASONS[status]}")
 
     @staticmethod
     def _free_index(used: Any, limit: int, what: str) -> int:
@@ -226,18 +173,6 @@ class Engine:
             numbers = [_address(str(a)) for a in (net.network_address, net.netmask)]
             self._command("REMOVE_ROUTE", f"route {route['prefix']}", route["network"], *numbers)
             self._routes.remove(route)
-
-    def count_frames(self) -> dict[str, int]:
-        """Where the frames are: `free`, `waiting` (backlogs, next hops, ports, other cores), `lost`: the rest, which must be 0.
-
-        Each core counts its own between two rounds.
-        """
-        with self._lock:
-            self._command("COUNT_FRAMES", "the count of frames")
-            counted = [[int(n) for n in core.state["command"]["arg"][0][:2]] for core in self.cores]
-        free, waiting = (sum(column) for column in zip(*counted, strict=True))
-        total = sum(core.free_frames[1] for core in self.cores)
-        return {"free": free, "waiting": waiting, "total": total, "lost": total - free - waiting}
 
     def refresh(self) -> dict[str, str]:
         """Once a second: let ports look at the outside world. Per port "up" or why it is down."""
@@ -444,11 +379,11 @@ class Engine:
             return instance
 
     def _prepare(self, instance: Instance, layout: Layout) -> None:
-        secret = self._words(2)
+        secret = self.cores.words(2)
         for memory in instance.memory.cores:
             head = memory.head
             head["secret"][0] = secret
-            head["cookie_secret"][0], head["random"][0] = self._words(2), self._words(1)[0]
+            head["cookie_secret"][0], head["random"][0] = self.cores.words(2), self.cores.words(1)[0]
             head["index"], head["tenant"], head["unit"] = instance.index, instance.tenant, instance.unit
             head["network"], head["address"] = instance.network, _address(instance.address)
             head["protocol"] = instance.ip_protocol
@@ -520,30 +455,25 @@ class Engine:
         """Run rounds on threads of their own until `stop`."""
         if self.virtual:
             raise EngineError("an engine in virtual time is stepped, not started")
-        with self._lock:
-            for core in self.cores:
-                core.start(self.cpus[core.index % len(self.cpus)] if self.cpus else None)
+        self.cores.start(self.cpus)
 
     def stop(self) -> None:
         """Stop the threads after the rounds that they are in."""
-        with self._lock:
-            for core in self.cores:
-                core.stop()
+        self.cores.stop()
 
     @property
     def running(self) -> bool:
         """Whether all cores' threads run."""
-        return all(core.running for core in self.cores)
+        return self.cores.running
 
     def step(self, now_ns: int) -> bool:
         """Virtual time: one round of every core at `now_ns`. True if anything was done; `now` tells how long it took."""
-        worked = [core.step(now_ns) for core in self.cores]
-        return any(worked)
+        return self.cores.step(now_ns)
 
     @property
     def now(self) -> int:
         """The cores' clock in ns: in virtual time, when the last round ended."""
-        return max(core.now for core in self.cores)
+        return self.cores.now
 
     def next_deadline(self) -> int | None:
         """Virtual time: when something will be due that no packet announces (timers, paced sends, neighbours, faults), in ns."""
@@ -568,13 +498,16 @@ class Engine:
 
     def counters(self) -> Any:
         """`struct cham_counters`, all cores together: names as in fastpath/core.h, values as NumPy scalars and arrays."""
-        return total_counters(self._counters)
+        return self.cores.total_counters()
 
     @property
     def free_frames(self) -> tuple[int, int]:
         """Frames in the pools now, and of how many. Equal when nothing is in flight."""
-        free, total = zip(*(core.free_frames for core in self.cores), strict=True)
-        return sum(free), sum(total)
+        return self.cores.free_frames
+
+    def count_frames(self) -> dict[str, int]:
+        """Where the frames are: `free`, `waiting` (backlogs, next hops, ports, other cores), `lost`: the rest, which must be 0."""
+        return self.cores.count_frames()
 
     def damaged_rings(self) -> dict[int, int]:
         """Per instance how often one of its rings was found damaged."""
@@ -642,8 +575,7 @@ class Engine:
         for unit in self._units.values():
             unit.code.close()
         self._units.clear()
-        for core in self.cores:
-            core.close()
+        self.cores.close()
 
     def __enter__(self) -> Engine:
         return self
