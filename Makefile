@@ -12,7 +12,7 @@ demo: $(VENV)/ready
 	$(BIN)/chamelio demo
 
 test: $(VENV)/ready-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 long: $(VENV)/ready-dev
 	$(BIN)/python -m pytest -m long --timeout=3600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def marks(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[int]:
     return found
 
 
+@functools.cache
 def marked() -> dict[int, set[str]]:
     """Tests by fault, as `path` and `path::name`."""
     found: dict[int, set[str]] = {}

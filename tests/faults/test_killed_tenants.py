@@ -89,7 +89,7 @@ def test_killed_applications_are_noticed_and_leave_nothing(host: Host) -> None:
 
 @pytest.mark.fault(9)
 def test_killed_agents_are_noticed_and_leave_nothing(host: Host) -> None:
-    kill_agents(host, 20)
+    kill_agents(host, 8)
 
 
 @pytest.mark.long

@@ -50,10 +50,13 @@ def host() -> Iterator[Host]:
         yield Host(stage)
 
 
-@pytest.fixture(params=[1, 2])
-def host_of_cores(request: pytest.FixtureRequest) -> Iterator[Host]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one core", "two cores"])
+def echoing(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """A host whose red answers, in C."""
     with Stage("--cores", str(request.param)) as stage:
-        yield Host(stage)
+        host = Host(stage)
+        stage.start(program("rpc_echo"), stage.socket("red", "rpc"), str(PORT))
+        yield host
 
 
 async def while_asking(host: Host, event: Callable[[], Awaitable[None]]) -> None:
@@ -130,11 +133,9 @@ def program(name: str) -> str:
     ("options", "at_least"),
     [(("--outstanding", "1000"), 10_000), (("--outstanding", "8", "--bytes", "65536"), 50), (("--rate", "2000"), 1500)],
 )
-def test_the_load_generator_gets_all_its_answers(host_of_cores: Host, options: tuple[str, ...], at_least: int) -> None:
-    host = host_of_cores
-    host.stage.start(program("rpc_echo"), host.stage.socket("red", "rpc"), str(PORT))
-    target = (host.stage.socket("blue", "rpc"), ADDRESSES["red"], str(PORT))
-    load = host.stage.start(program("rpc_load"), *target, "--seconds", "1", *options, ready=False)
+def test_the_load_generator_gets_all_its_answers(echoing: Host, options: tuple[str, ...], at_least: int) -> None:
+    target = (echoing.stage.socket("blue", "rpc"), ADDRESSES["red"], str(PORT))
+    load = echoing.stage.start(program("rpc_load"), *target, "--seconds", "1", *options, ready=False)
     report = load.final(10)
     assert report is not None, load.errors()
     assert report["sent"] == report["answered"] >= at_least

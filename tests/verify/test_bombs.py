@@ -16,7 +16,7 @@ from chamelio.bpf.insn import SLOT
 from chamelio.host.link import child_environment
 from chamelio.jit.pool import Compiler
 from chamelio.messages import Refusal
-from chamelio.verify.apart import verify_apart
+from chamelio.verify.apart import ObjectLimits, Report, verify_apart
 from verify.objects import EXIT, MOV, code, make_object
 
 MEGABYTE = 1 << 20
@@ -105,7 +105,6 @@ def loops(depth: int, turns: int) -> bytes:
 
 BOMBS: dict[str, Callable[[], bytes]] = {
     "2^20 paths": lambda: handler(paths()),
-    "2^20 paths of which no two agree": lambda: handler(sums()),
     "10^5 branches": lambda: branches(100_000),
     "a megabyte in one program": straight,
     "a megabyte that is no code": lambda: handler(b"\xff" * MEGABYTE),
@@ -116,6 +115,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a quarter million types": lambda: types(250_000, 0),
     "a million types": lambda: types(1_000_000, 0),
     "a million fields": lambda: types(20, 65_535),
+}
+ENDLESS_BOMBS: dict[str, Callable[[], bytes]] = {  # they take all the time that there is
+    "2^20 paths of which no two agree": lambda: handler(sums()),
     "a loop of 2^30 turns": lambda: loops(1, 1 << 30),
 }
 LONG_BOMBS: dict[str, Callable[[], bytes]] = {
@@ -129,18 +131,27 @@ LONG_BOMBS: dict[str, Callable[[], bytes]] = {
 }
 
 
-def ends_in_bounds(content: bytes) -> None:
-    report = verify_apart(content)
+def ends_in_bounds(content: bytes, limits: ObjectLimits | None = None) -> Report:
+    report = verify_apart(content, limits=limits)
     assert report.verdicts and all(v.code != "V145" for v in report.verdicts)
     assert report.seconds < min(60.0, 5.0 * len(report.verdicts) + LOADING)
     assert all(v.seconds <= 5.0 for v in report.verdicts)
     assert report.peak_bytes < 512 << 20
+    return report
 
 
 @pytest.mark.fault(14)
 @pytest.mark.parametrize("make", BOMBS.values(), ids=BOMBS.keys())
 def test_a_bomb_ends_with_verdicts_in_bounded_time_and_memory(make: Callable[[], bytes]) -> None:
     ends_in_bounds(make())
+
+
+@pytest.mark.fault(14)
+@pytest.mark.parametrize("seconds", [1.0, pytest.param(ObjectLimits().program_seconds, marks=pytest.mark.long)])
+@pytest.mark.parametrize("make", ENDLESS_BOMBS.values(), ids=ENDLESS_BOMBS.keys())
+def test_a_bomb_that_has_no_end_is_given_up_when_its_time_is_over(make: Callable[[], bytes], seconds: float) -> None:
+    (verdict,) = ends_in_bounds(make(), ObjectLimits(program_seconds=seconds)).verdicts
+    assert verdict.code == "V160" and verdict.seconds < seconds + 1.0
 
 
 @pytest.mark.long

@@ -255,7 +255,7 @@ def test_comparisons_of_all_words_with_halves(name: str, holds: bool, bits: int)
     comparison_excess(name, holds, assumption(numbers, name, holds, bits), sets, product(every, every), bits)
 
 
-@pytest.mark.parametrize("shape", [(3, 2), (3, 1), (4, 2), (4, 3)])
+@pytest.mark.parametrize("shape", [(3, 2), (3, 1), (4, 2), pytest.param((4, 3), marks=pytest.mark.long)])
 def test_parts_and_inclusion_of_words_with_halves(shape: tuple[int, int]) -> None:
     """Truncation, sign extension and inclusion, at every width; and what a description says holds when it is put together again."""
     bits, half_bits = shape
