@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import re
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,10 +13,20 @@ from tcp_model import ADDRESS, Model
 
 import chamelio
 from chamelio.sockets.stack import _stacks
+from chamelio.toolchain import PACKAGE
 from chamelio.world import World
 
 T = TypeVar("T")
 PORT = 80
+
+
+@functools.cache
+def reason_names() -> dict[int, str]:
+    """What handlers' codes of errors mean."""
+    header = (PACKAGE / "protocols" / "tcp" / "conn.h").read_text()
+    found = re.search(r"enum reason \{(.*?)\}", header, re.DOTALL)
+    assert found is not None
+    return dict(enumerate(re.findall(r"[A-Z_]+", found.group(1)), 1))
 
 
 class Rig:
@@ -51,6 +63,9 @@ class Rig:
             for resident in self.place.residents:
                 assert resident.agent.runtime.errors == 0, resident.agent.runtime.last_error
                 assert resident.agent.services.dropped == 0
+                assert not resident.agent.region.values("about")["context"].any(), "all numbers are given back"
+                refused = {reason_names()[int(code)] for code in resident.counters["reasons"]}
+                assert not refused & {"ENTRY_KIND", "NOT_ALLOWED", "STALE", "BAD_END"}, "we ask for what we may ask for"
 
     async def start_server(self, connected: Any, port: int = PORT, **options: Any) -> Any:
         return await chamelio.start_server(connected, port=port, **self.server, **options)

@@ -457,8 +457,9 @@ class Chaos(Notes):
                 transport.abort()
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_whatever_applications_do_each_call_comes_in_order(seed: int) -> None:
+@pytest.mark.parametrize("where", ["model", "handlers", "handlers and a bad wire"])
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_applications_do_each_call_comes_in_order(seed: int, where: str) -> None:
     rng = random.Random(seed)
 
     async def run(rig: Rig) -> None:
@@ -483,11 +484,13 @@ def test_whatever_applications_do_each_call_comes_in_order(seed: int) -> None:
             one.transport.abort()
         server.close()
         await server.wait_closed()
-        assert len(everybody) == 120
+        # Of a connection that is aborted at once the server may never hear when the wire is bad.
+        assert len(everybody) == 120 or ("bad" in where and len(everybody) > 110)
         for one in everybody:
             assert one.calls.count("lost") == 1
 
-    with tcp_rigs.model(cores=1 + seed % 3, seed=seed) as rig:
+    bad = {"fault": f"loss=2%,dup=2%,reorder=5%,delay=50us..200us,seed={seed + 1}"} if "bad" in where else {}
+    with (tcp_rigs.model if where == "model" else tcp_rigs.world)(cores=1 + seed % 3, seed=seed, **bad) as rig:
         rig.play(run(rig))
 
 
