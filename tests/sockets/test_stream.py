@@ -455,6 +455,21 @@ def test_a_protocol_that_fails_loses_its_connection_alone(rig: Rig, call: str) -
     rig.play(run())
 
 
+def test_a_silent_peer_that_is_there_stays_connected(rig: Rig) -> None:
+    async def run() -> None:
+        server, theirs, ours = await pair(rig)
+        await ours.transport.keep_alive(idle=1, interval=1, count=3)
+        await asyncio.sleep(20)
+        theirs.transport.write(b"still here")
+        await asyncio.sleep(0.1)
+        assert ours.data == b"still here"
+        await end(server, ours, theirs)
+        with pytest.raises(OSError):
+            await ours.transport.keep_alive()
+
+    rig.play(run())
+
+
 # ---- opening -------------------------------------------------------------------------------------------------------------------
 
 

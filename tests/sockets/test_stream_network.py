@@ -11,7 +11,7 @@ import tcp_rigs
 from tcp_rigs import Rig
 from test_stream import Notes, close, echo, end, noise, pair
 
-BAD_WIRE = "loss=2%,reorder=3%,dup=1%,delay=100us..300us"
+BAD_WIRE = "loss=2%,reorder=3%,dup=1%,biterr=1%,delay=100us..300us"
 
 
 def digest(data: bytes | bytearray) -> str:

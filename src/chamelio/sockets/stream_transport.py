@@ -95,6 +95,15 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
             return dict(zip(row.dtype.names, row.tolist(), strict=True))
         return super().get_extra_info(name, default)
 
+    async def keep_alive(self, idle: float = 7200, interval: float = 75, count: int = 9) -> None:
+        """Ask a peer that has been silent for `idle` seconds whether it is there; 0: never, which is how connections begin.
+
+        It is asked again every `interval` seconds, and given up (TimeoutError) when `count` questions were not answered. Raises
+        OSError.
+        """
+        which = {"conn": self._conn, "generation": self.generation}
+        await self._context.stack.call("keepalive", **which, idle=idle, interval=interval, count=count)
+
     # ---- reading ---------------------------------------------------------------------------------------------------------------
 
     def is_reading(self) -> bool:
