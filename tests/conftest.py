@@ -1,4 +1,4 @@
-"""Where tests run in several processes (`-n`), those of whole hosts stay in one: hosts have processes and deadlines of their own."""
+"""In several processes (`-n`), tests of whole hosts stay in one: hosts have processes and deadlines of their own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 HOSTS = (
-    "bench/test_swap.py", "bench/test_tax.py", "cli/", "docs/test_tutorial.py", "engine/ports/test_kernel.py", "engine/test_idle.py",
-    "engine/test_races.py", "faults/", "host/", "protocols/tcp/test_c.py", "protocols/test_rpc_real.py",
+    "bench/test_swap.py", "bench/test_tax.py", "cli/", "docs/test_tutorial.py", "engine/ports/test_kernel.py",
+    "engine/test_idle.py", "engine/test_races.py", "faults/", "host/", "protocols/tcp/test_c.py", "protocols/test_rpc_real.py",
     "sockets/test_stream_real.py", "system/",
 )  # fmt: skip
 

@@ -666,7 +666,7 @@ def test_what_an_application_had_is_released(rig: Rig) -> None:
     rig.connection(8, context=2, state=0)  # it has ended, and its number was not given back
     rig.take()
     rig.runtime.application_gone(2)
-    assert rig.told() == [("UNLISTEN", 0, 0), ("RELEASE", 6, 0), ("RELEASE", 5, 0), ("RELEASE", 8, 0)]
+    assert rig.told() == [("UNLISTEN", 0, 0), ("RELEASE", 6, 2), ("RELEASE", 5, 2), ("RELEASE", 8, 2)]
     rig.request("listen", context=1, port=80)
 
 
@@ -678,7 +678,7 @@ def test_what_its_listener_still_took_is_released_too(rig: Rig) -> None:
     rig.connection(10, context=2, local_port=swap(50000))  # of the context's next application
     assert rig.told() == [("UNLISTEN", 0, 0)]
     rig.poll(after=MS)
-    assert rig.told() == [("RELEASE", 9, 0)]
+    assert rig.told() == [("RELEASE", 9, 2)]
     rig.poll(after=MS)
     assert rig.runtime.due is None
 

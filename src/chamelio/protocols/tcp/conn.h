@@ -17,6 +17,7 @@
 #define US 1000ull
 #define TS_SHIFT 20 /* the clock of timestamps ticks every 1.05 ms */
 #define PAWS_NS (24ull * 24 * 3600 * 1000 * MS) /* after that long without a segment timestamps have wrapped (RFC 7323, 5.5) */
+#define UNANSWERED_NS (1000 * MS)         /* until the slow path is told again of a timeout that it has not answered */
 #define RETRY_NS (1 * MS)                 /* until a full ring is tried again */
 #define CHALLENGE_NS (5 * MS)             /* between two challenge ACKs of a connection (RFC 5961, 7) */
 #define RTT_MAX 4000000000u

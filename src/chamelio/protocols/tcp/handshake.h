@@ -320,7 +320,7 @@ RARE static u64 open_actively(struct chamelio_ctx *ctx, const struct tcp_entry *
     start_receiving(c, a, 0);
     c->rcv_nxt = 0;
     c->rcv_edge = 65535;
-    c->rcv_said = 65535;
+    c->rcv_said = c->rcv_edge;
     start_sending(ctx, c, a, iss ? iss : initial_sequence(ctx, key));
     c->snd_nxt = c->snd_max = a->sent = c->iss + 1;
     set_rto(ctx, c, g);

@@ -25,7 +25,8 @@ RARE static u32 take_rtt(struct chamelio_ctx *ctx, struct conn *c, struct tcp_ab
     a->srtt = c->srtt / 1000;
     a->rttvar = c->rttvar / 1000;
     if (g) {
-        u64 rto = (u64)c->srtt + 4 * (u64)c->rttvar, least = g->rto_min * US;
+        u64 least = g->rto_min * US, late = (g->ack_delay + 10000) * US, spread = 4 * (u64)c->rttvar;
+        u64 rto = (u64)c->srtt + (spread < late ? late : spread); /* an ACK may be delayed however steady the path is */
         c->rto = rto < least ? least : rto;
     }
     return 0;
@@ -419,6 +420,8 @@ CHAM_INLINE u32 fin_acked(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
         conclude(ctx, c, a, id, 0);
         return 1;
     }
+    if (!(c->flags & HELD)) /* nobody writes, and nothing is sent again */
+        cham_bytes_close(&tx_bytes, id);
     if (c->state == TCP_TIME_WAIT || !(c->flags & HELD)) /* whom nobody reads is not waited for for ever */
         wait_for_old_segments(ctx, c, g);
     return 0;

@@ -102,11 +102,13 @@ CHAM_INLINE void put_timestamps(u8 *at, u32 tsval, u32 tsecr)
 
 CHAM_INLINE u32 tsval_of(struct chamelio_ctx *ctx, const struct conn *c) { return clock_of(ctx) + c->ts_offset; }
 
-/* The window as a segment says it, rounded up: the edge never moves back, and what was said is what is accepted. */
+/* The window as a segment says it, rounded up so that the edge does not move back, if that fits the buffer, too; what was said is accepted. */
 CHAM_INLINE u32 window_field(struct conn *c)
 {
     u32 scale = c->rcv_wscale & 15, left = after(c->rcv_edge, c->rcv_nxt) ? c->rcv_edge - c->rcv_nxt : 0;
     u32 window = (left + (1u << scale) - 1) >> scale;
+    if (after(c->rcv_nxt + (window << scale), c->taken + max_u32(c->rx_size, TCP_BUFFER)))
+        window = left >> scale;
     if (window > 65535)
         return 65535;
     c->rcv_said = later(c->rcv_said, c->rcv_nxt + (window << scale));

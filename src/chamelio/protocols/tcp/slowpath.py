@@ -333,8 +333,8 @@ class TcpSlowPath(SlowPath):
             self._unlisten(port)
         rows = np.flatnonzero(self._about["context"] == context)
         opening = self._about["state"][rows] == SYN_SENT
-        self._tell(RELEASE, rows[opening])
-        self._tell(RELEASE, rows[~opening])
+        self._tell(RELEASE, rows[opening], context)
+        self._tell(RELEASE, rows[~opening], context)
         if ports:
             self._leaving[context] = ports
         self._pump()
@@ -354,7 +354,7 @@ class TcpSlowPath(SlowPath):
         """What a listener has accepted between its application's end and its own."""
         ports = np.array([_swap(port) for port in self._leaving.pop(context)], np.uint16)
         about = self._about
-        self._tell(RELEASE, np.flatnonzero((about["context"] == context) & np.isin(about["local_port"], ports)))
+        self._tell(RELEASE, np.flatnonzero((about["context"] == context) & np.isin(about["local_port"], ports)), context)
 
     # ---- events -------------------------------------------------------------------------------------------------------------
 

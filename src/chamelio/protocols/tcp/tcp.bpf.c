@@ -154,9 +154,9 @@ CHAM_HANDLER(timer)
         if (tell_slow_path(ctx, c, id, TCP_TIMEOUT, persists ? TCP_PERSIST : TCP_RETRANSMISSION)) {
             c->rto_at = ctx->now + RETRY_NS;
         } else {
-            c->rto_at = 0;
+            a->timeouts += !persists && !(c->flags & TOLD);
+            c->rto_at = ctx->now + UNANSWERED_NS;
             c->flags |= TOLD;
-            a->timeouts += !persists;
         }
     }
     if (c->alive_at && ctx->now >= c->alive_at) {
@@ -212,8 +212,8 @@ RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
     u32 kind = e->kind, value = e->value;
     if (!g)
         return CHAM_ERROR(NOT_CONFIGURED);
-    if (kind == TCP_RELEASE)
-        return abandon(ctx, c, a, id);
+    if (kind == TCP_RELEASE) /* it may have ended meanwhile, and its number be free or another's */
+        return c->flags & HELD && c->context == value ? abandon(ctx, c, a, id) : CHAM_ERROR(STALE);
     if (c->state == TCP_CLOSED)
         return CHAM_ERROR(NOT_OPEN);
     if (kind == TCP_FAIL) {
@@ -228,6 +228,7 @@ RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
             arm(c, c->alive_at);
         return CHAM_DONE;
     }
+    c->rto_at = 0;
     c->flags &= ~TOLD;
     c->backoff = min_u32(value, BACKOFF_MAX);
     if (kind == TCP_PROBE) { /* a number that was acknowledged already must be answered */
@@ -305,6 +306,8 @@ RARE static u64 close(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     a->context = 0;
     cham_bytes_close(&rx_bytes, id);
     c->rx_size = 0;
+    if (c->state == TCP_FIN_WAIT_2 || c->state == TCP_TIME_WAIT)
+        cham_bytes_close(&tx_bytes, id);
     if (c->state != TCP_FIN_WAIT_2)
         return shut(ctx, c, a, id);
     wait_for_old_segments(ctx, c, g);

@@ -51,7 +51,7 @@
 #define TCP_RETRANSMIT 18 /* what is not acknowledged is lost: from the beginning; `value`: the timeout's backoff, a power of two */
 #define TCP_PROBE 19      /* send a segment that must be answered; `value`: backoff, as above */
 #define TCP_FAIL 20       /* end the connection by the error `value`; `mark` not 0: with a reset */
-#define TCP_RELEASE 21    /* its application has gone: TCP_ABORT, whosever it is */
+#define TCP_RELEASE 21    /* its application, context `value`, has gone: TCP_ABORT */
 #define TCP_ALIVE 22      /* ask for a TCP_TIMEOUT of kind TCP_KEEPALIVE after `value` ms without a segment from the peer; 0: do not */
 
 #define TCP_NOTIFY 1
