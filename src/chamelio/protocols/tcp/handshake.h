@@ -8,7 +8,7 @@
 #define COOKIE_NS (1ull << COOKIE_SHIFT)
 #define PORT_TRIES 6   /* ports that are looked up, */
 #define CORE_TRIES 12 /* and how many are passed over for each because their flows live on another core */
-#define REUSE_NS 1000000000ull /* since when a connection in TIME_WAIT may make room for one that we open */
+#define REUSE_NS (100 * MS) /* since when one in TIME_WAIT may make room for one that we open: its timestamps are older by many ticks */
 
 /* ---- what both sides agree on ------------------------------------------------------------------------------------------------------- */
 
