@@ -109,6 +109,7 @@ def test_a_thousand_connections_of_one_process(host: Host) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_agents_are_replaced_while_data_flows(small_host: Host) -> None:
     async def replace() -> None:
         for tenant in ADDRESSES:
