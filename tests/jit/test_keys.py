@@ -23,3 +23,11 @@ def test_a_change_of_whatever_makes_units_makes_new_ones(tmp_path: Path, monkeyp
     with (package / changed).open("a") as source:
         source.write("\n")
     assert unit_key(b"object", Options()) != before
+
+
+def test_what_traps_on_undefined_behaviour_is_another_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = set()
+    for sanitizing in ("", "1"):
+        monkeypatch.setenv("CHAMELIO_SANITIZE", sanitizing)
+        keys.add(unit_key(b"object", Options()))
+    assert len(keys) == 2

@@ -12,32 +12,22 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from chamelio import toolchain
-from chamelio.bench.stage import C_SOURCES, Process, Stage, build_program
+from chamelio.bench.stage import C_SOURCES, Stage, build_program
 from chamelio.messages import Refusal
 from chamelio.protocols import rpc
 from chamelio.tenant.folder import SHIPPED
+from host.pair import ADDRESSES, Pair
 from host.rig import wait_until
 
-ADDRESSES = {"red": "10.0.0.1", "blue": "10.0.0.2"}
 PORT, OUTSTANDING = 7, 1000
 SOURCE = SHIPPED / "rpc" / "rpc.bpf.c"
 
 
-class Host:
-    """One host with two tenants; red serves."""
+class Host(Pair):
+    """Red serves."""
 
     def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.agents: dict[str, Process] = {}
-        for tenant, address in ADDRESSES.items():
-            stage.tenant(tenant, address)
-            stage.load(tenant, "rpc")
-            self.agents[tenant] = stage.agent(tenant, "rpc")
-
-    def replace_agent(self, tenant: str) -> None:
-        """Kill it and start another one."""
-        os.kill(self.agents[tenant].pid, signal.SIGKILL)
-        self.agents[tenant] = self.stage.agent(tenant, "rpc")
+        super().__init__(stage, "rpc")
 
     def contexts(self, tenant: str) -> list[int]:
         contexts: list[int] = self.stage.call("protocol.show", tenant=tenant, protocol="rpc")["contexts"]

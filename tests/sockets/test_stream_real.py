@@ -15,23 +15,18 @@ import pytest
 from test_stream import close, echo, noise
 
 import chamelio
-from chamelio.bench.stage import Process, Stage
+from chamelio.bench.stage import Stage
+from host.pair import ADDRESSES, Pair
 
-ADDRESSES = {"red": "10.0.0.1", "blue": "10.0.0.2"}
 PORT = 80
 PIECE = 1 << 18
 
 
-class Host:
-    """One host with two tenants; red serves."""
+class Host(Pair):
+    """Red serves."""
 
     def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.agents: dict[str, Process] = {}
-        for tenant, address in ADDRESSES.items():
-            stage.tenant(tenant, address)
-            stage.load(tenant, "tcp")
-            self.agents[tenant] = stage.agent(tenant, "tcp")
+        super().__init__(stage, "tcp")
 
     async def serve(self, connected: Any) -> Any:
         return await chamelio.start_server(connected, port=PORT, tenant="red", run=self.stage.run)
@@ -109,12 +104,10 @@ def test_a_thousand_connections_of_one_process(host: Host) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.long
 def test_agents_are_replaced_while_data_flows(small_host: Host) -> None:
     async def replace() -> None:
         for tenant in ADDRESSES:
-            os.kill(small_host.agents[tenant].pid, signal.SIGKILL)
-            small_host.agents[tenant] = await asyncio.to_thread(small_host.stage.agent, tenant, "tcp")
+            await asyncio.to_thread(small_host.replace_agent, tenant)
         await asyncio.sleep(0.5)
         assert (await small_host.connect())[1].get_extra_info("peername") == (ADDRESSES["red"], PORT), "it serves again"
 

@@ -40,11 +40,11 @@ def unit_key(object_bytes: bytes, options: Options) -> str:
 
 
 def provider_digest() -> bytes:
-    """Hash of all that makes a unit of an object: the provider's C, and what reads, verifies and compiles it.
+    """Hash of all that makes a unit of an object: the provider's C, how it is compiled, and what reads, verifies and compiles it.
 
     So nothing that a former verifier accepted is found in a cache, though it is the same version by name.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"sanitized " if toolchain.sanitizing() else b"")
     sources = [(toolchain.FASTPATH, "*.[ch]"), (toolchain.INCLUDE, "*.[ch]")]
     sources += [(toolchain.PACKAGE / part, "*.py") for part in ("bpf", "jit", "verify")]
     for directory, pattern in sources:

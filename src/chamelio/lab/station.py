@@ -10,6 +10,7 @@ from chamelio.engine.engine import Engine
 from chamelio.lab.application import Application
 from chamelio.lab.contract import contract
 from chamelio.lab.pattern import OURS, PEERS
+from chamelio.protocols.tcp.slowpath import DEFAULTS as USUAL
 from chamelio.tenant.runtime import RequestError
 from chamelio.world import World
 from chamelio.world.residents import CONTEXTS, Resident
@@ -17,19 +18,8 @@ from chamelio.world.residents import CONTEXTS, Resident
 CONTEXT = 1  # the application's
 SETTLE_NS = 1_000_000  # for what is promised to hold
 
-# What the laboratory asks of the slow path, whatever that would choose: the verb `configure`, times in seconds.
-DEFAULTS: dict[str, Any] = {
-    "options": ["timestamps", "sack", "wscale"],
-    "mss": 1460,
-    "initial_window": 10,
-    "rto_min": 0.2,
-    "rto_max": 60,
-    "rto_initial": 1,
-    "ack_delay": 0.04,
-    "time_wait": 60,
-    "buffer_max": 4 << 20,
-    "congestion": "newreno",
-}
+# What the laboratory asks of every slow path, whatever that would choose: the verb `configure`, times in seconds.
+DEFAULTS: dict[str, Any] = {**USUAL, "options": ["timestamps", "sack", "wscale"], "congestion": "newreno"}
 
 
 class Station:

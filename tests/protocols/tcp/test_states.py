@@ -80,6 +80,10 @@ def test_a_table_that_contradicts_itself_is_refused(line: str, message: str) -> 
         parse(text.replace("TCP_INPUTS(I)", "TCP_IMPUTS(I)"))
 
 
+def test_the_page_has_the_diagram() -> None:
+    assert f"```mermaid\n{MACHINE.mermaid()}```" in STATES_H.with_name("README.md").read_text()
+
+
 def test_the_diagram_has_every_transition_once() -> None:
     found = set()
     for source, target, inputs in re.findall(r"^    (\w+) --> (\w+): (.*)$", MACHINE.mermaid(), re.MULTILINE):

@@ -17,7 +17,7 @@
 #define US 1000ull
 #define TS_SHIFT 20 /* the clock of timestamps ticks every 1.05 ms */
 #define PAWS_NS (24ull * 24 * 3600 * 1000 * MS) /* after that long without a segment timestamps have wrapped (RFC 7323, 5.5) */
-#define UNANSWERED_NS (1000 * MS)         /* until the slow path is told again of a timeout that it has not answered */
+#define UNANSWERED_NS (200 * MS)          /* until the slow path is told again of a timeout that it has not answered */
 #define RETRY_NS (1 * MS)                 /* until a full ring is tried again */
 #define CHALLENGE_NS (5 * MS)             /* between two challenge ACKs of a connection (RFC 5961, 7) */
 #define RTT_MAX 4000000000u
@@ -31,8 +31,8 @@
 #define DUPTHRESH_MAX 64u
 
 enum reason {
-    SHORT = 1, BAD_OFFSET, CHECKSUM, BAD_FLAGS, NO_CONNECTION, NO_LISTENER, TABLE_FULL, BACKLOG_FULL, BAD_COOKIE, OUT_OF_WINDOW, PAWS, BAD_ACK,
-    STRAY_RESET, STRAY_SYN, NO_ACK_FLAG, NO_BUFFER, TOO_MANY_RANGES, AFTER_CLOSE, ENTRY_KIND, NOT_ALLOWED, STALE, BAD_END, NOT_OPEN, NO_PORT,
+    SHORT = 1, BAD_OFFSET, CHECKSUM, BAD_FLAGS, NO_CONNECTION, NO_LISTENER, TABLE_FULL, BAD_COOKIE, OUT_OF_WINDOW, BAD_ACK,
+    STRAY_RESET, STRAY_SYN, NO_ACK_FLAG, NO_BUFFER, TOO_MANY_RANGES, ENTRY_KIND, NOT_ALLOWED, STALE, BAD_END, NOT_OPEN, NO_PORT,
     NO_ROOM, NOT_CONFIGURED, BAD_STATE, RING_FULL
 };
 
@@ -79,7 +79,7 @@ struct range {
 #define UNDO 65536u      /* what was reduced for a loss can be taken back */
 #define BOUND 131072u    /* it is in `flows` */
 #define FIN_AHEAD 262144u /* the peer's FIN has come, and bytes before it are missing */
-#define REARM 524288u /* the timer is to be set to `armed` */
+#define REARM 524288u    /* the timer is to be set to `armed` */
 
 struct conn {
     u32 state, flags;

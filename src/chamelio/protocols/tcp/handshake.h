@@ -263,7 +263,7 @@ RARE static u64 choose_port(struct chamelio_ctx *ctx, u32 address, u32 port, u32
     }
     if (!range || range > 65536)
         return 0;
-    for (u32 n = 0; n < PORT_TRIES; n++) {
+    for (u32 n = 0; n < PORT_TRIES; n++, from += range / PORT_TRIES) { /* what is in use often is a whole neighbourhood */
         u64 key = 0;
         for (u32 i = 0; i < CORE_TRIES; i++) {
             u32 local = low + (from + k->port_turn++) % range;

@@ -488,7 +488,7 @@ CHAM_INLINE void trim(struct conn *c, struct segment *s)
     }
 }
 
-/* DCTCP's echo (RFC 8257, 3.2): what was acknowledged late must not get the state of what comes now. 1: an ACK goes out first. */
+/* Congestion marks that segments bring: echoed until CWR comes (RFC 3168, 6.1.3), or one for one, and a change at once (RFC 8257, 3.2). */
 CHAM_INLINE void take_ce(struct conn *c, const struct tcp_config *g, u32 tos, u32 flags)
 {
     u32 marked = (tos & 3) == CE;

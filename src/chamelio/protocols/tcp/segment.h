@@ -265,13 +265,11 @@ RARE static u64 refuse(struct chamelio_ctx *ctx, const struct segment *s)
     if (ip + IP_BYTES > end)
         return CHAM_ERROR(SHORT);
     struct cham_ipv4 *i = (void *)ip;
-    u32 at = s->payload;
     u32 local = i->dst, address = i->src, offset = (ip[0] & 15) * 4;
     u8 *tcp = ip + offset;
     if (tcp + 4 > end)
         return CHAM_ERROR(SHORT);
     u32 ports = *(u32 *)tcp;
-    (void)at;
     if (s->flags & F_RST)
         return CHAM_ERROR(NO_CONNECTION);
     if (cham_resize(ctx, 0) || cham_resize(ctx, IP_BYTES + TCP_BYTES))

@@ -228,23 +228,22 @@ RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
             arm(c, c->alive_at);
         return CHAM_DONE;
     }
+    if (kind != TCP_PROBE && kind != TCP_RETRANSMIT)
+        return CHAM_ERROR(ENTRY_KIND);
+    if (kind == TCP_PROBE && (!synchronized(c->state) || c->state == TCP_TIME_WAIT))
+        return CHAM_ERROR(BAD_STATE);
     c->rto_at = 0;
     c->flags &= ~TOLD;
     c->backoff = min_u32(value, BACKOFF_MAX);
     if (kind == TCP_PROBE) { /* a number that was acknowledged already must be answered */
-        if (!synchronized(c->state) || c->state == TCP_TIME_WAIT)
-            return CHAM_ERROR(BAD_STATE);
         if (c->flags & PERSISTS || c->snd_una != c->snd_max)
             set_rto(ctx, c, g);
         if (cham_resize(ctx, 0) || put_segment(ctx, c, id, c->snd_una - 1, 0, 0, 0))
             return CHAM_ERROR(NO_ROOM);
         return CHAM_TX;
     }
-    if (kind != TCP_RETRANSMIT)
-        return CHAM_ERROR(ENTRY_KIND);
     if (c->snd_una == c->snd_max || c->state == TCP_TIME_WAIT)
         return CHAM_DONE;
-    c->rto_at = 0;
     if (c->state > TCP_SYN_RCVD) {
         if (!(c->flags & LOST))
             reduce(ctx, c, a);
@@ -259,10 +258,10 @@ RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
         c->sacked_bytes = 0;
         c->fack = c->snd_una;
         assess(c);
-    }
-    if (c->state <= TCP_SYN_RCVD)
+    } else {
         c->snd_nxt = c->iss;
-    c->flags &= ~TIMED;
+        c->flags &= ~TIMED;
+    }
     return GO_ON;
 }
 

@@ -80,7 +80,8 @@ struct tcp_entry {
 #define TCP_GROWN 7     /* the answer to TCP_GROW: the send buffer may be written again; `error`: it has not grown */
 
 /* To the slow path. */
-#define TCP_TIMEOUT 16 /* `error` says which timer; `pos` snd_una, `end` snd_max, `tag` for how many ms the peer was not heard: */
+#define TCP_TIMEOUT 16 /* `error` says which timer; `pos` snd_una, `end` snd_max, `tag` for how many ms the peer was not heard.
+                         It is told again until it is answered, but for TCP_KEEPALIVE: */
 #define TCP_RETRANSMISSION 1 /* nothing was acknowledged in time: answer with TCP_RETRANSMIT or TCP_FAIL */
 #define TCP_PERSIST 2        /* the peer's window is closed, and there is something to send: TCP_PROBE */
 #define TCP_KEEPALIVE 3      /* nothing was heard for the time that TCP_ALIVE set: TCP_PROBE or TCP_FAIL */

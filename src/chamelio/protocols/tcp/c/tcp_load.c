@@ -28,7 +28,7 @@ static uint8_t message[BYTES_MAX];
 
 static uint32_t connections; /* 0: as many as requests are outstanding */
 static uint32_t turns[CONNECTIONS_MAX], first, behind; /* connections that may be asked, in a ring; one may occur several times */
-static uint32_t ended, refused;
+static uint32_t ended, refused, error; /* error: why the last one was refused, an errno value */
 
 static void add_turn(uint32_t conn) { turns[behind++ % CONNECTIONS_MAX] = conn; }
 
@@ -156,6 +156,7 @@ static void come_or_go(const struct tcp_event *e)
         break;
     case TCP_ENDED:
         refused++;
+        error = e->error;
         tcp_app_close(&app, e->conn);
     }
 }
@@ -186,8 +187,8 @@ static int come_and_go(const char *path, const char *to, unsigned number)
         __builtin_ia32_pause();
     }
     double seconds = (double)((now < end ? now : end) - start) / 1e9;
-    printf("{\"final\":true,\"seconds\":%.3f,\"asked\":%llu,\"opened\":%llu,\"closed\":%llu,\"refused\":%u,\"per_second\":%.0f}\n", seconds,
-           (unsigned long long)comings.asked, (unsigned long long)comings.opened, (unsigned long long)comings.closed, refused,
+    printf("{\"final\":true,\"seconds\":%.3f,\"asked\":%llu,\"opened\":%llu,\"closed\":%llu,\"refused\":%u,\"error\":%u,\"per_second\":%.0f}\n", seconds,
+           (unsigned long long)comings.asked, (unsigned long long)comings.opened, (unsigned long long)comings.closed, refused, error,
            (double)comings.closed / seconds);
     close_all();
     tcp_app_end(&app);
