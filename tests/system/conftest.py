@@ -16,6 +16,7 @@ from chamelio.bench.netns import NetNs, Veth
 from chamelio.bench.stage import Stage
 from netns import namespaces, need_af_xdp
 from system.rig import ADDRESSES, ECHO_PORT, FAR, HOST, PEER, ROUTER, SERVER, System
+from system.tcp_rig import BACKENDS, Line, joined
 
 ECHO_SERVER = Path(__file__).parent / "echo_server.py"
 
@@ -73,3 +74,10 @@ def run(system: System, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]
     """Run a coroutine as an application of a tenant of this host."""
     monkeypatch.setenv("CHAMELIO_RUN", str(system.stage.run))
     return asyncio.run
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def line(request: pytest.FixtureRequest) -> Iterator[Line]:
+    """A tenant's TCP and Linux's, joined."""
+    with joined(request.param) as one:
+        yield one

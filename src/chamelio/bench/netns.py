@@ -80,9 +80,17 @@ class NetNs:
 
         self.call(add)
 
+    def sysctl(self, name: str, value: object = None) -> str:
+        """What a setting is, as `net/ipv4/tcp_sack`; a value is set afterwards."""
+        path = Path("/proc/sys") / name
+        before = self.call(path.read_text).strip()
+        if value is not None:
+            self.call(path.write_text, str(value))
+        return before
+
     def forward(self) -> None:
         """Be a router from now on."""
-        self.call(Path("/proc/sys/net/ipv4/ip_forward").write_text, "1")
+        self.sysctl("net/ipv4/ip_forward", 1)
 
     def neighbour(self, interface: str, address: str, mac: str) -> None:
         """A permanent entry in the neighbour table."""

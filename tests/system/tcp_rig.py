@@ -1,0 +1,196 @@
+"""TCP of a tenant beside TCP of unmodified Linux: the same streams on either side, so that a test can put each at either end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import chamelio
+from chamelio.bench.netns import NetNs, Veth
+from chamelio.bench.stage import Stage
+from netns import namespaces, need_af_xdp
+from system.rig import HOST, PEER
+
+TENANT, OURS = "red", "10.77.0.10"
+SILENT = "10.99.0.1"  # what is sent there is lost in the peer without a word
+LIMIT = 1 << 20  # of stream readers
+BLOCK = random.Random(5).randbytes(1_000_003)  # a prime: what is taken from the wrong place differs
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Side(Protocol):
+    """One end: where it is, and how it serves and connects. Both are used from one event loop."""
+
+    address: str
+
+    def serving(self, handler: Handler) -> contextlib.AbstractAsyncContextManager[int]:
+        """Serve inside the context: at which port."""
+
+    async def connect(self, address: str, port: int) -> Streams:
+        """A connection. Raises OSError."""
+
+
+@dataclass
+class Ours:
+    """Applications of a tenant."""
+
+    stage: Stage
+    address: str = OURS
+
+    @contextlib.asynccontextmanager
+    async def serving(self, handler: Handler) -> AsyncIterator[int]:
+        server = await chamelio.start_server(handler, backlog=2000, limit=LIMIT, tenant=TENANT, run=self.stage.run)
+        try:
+            yield server.port
+        finally:
+            server.close()
+
+    async def connect(self, address: str, port: int) -> Streams:
+        return await chamelio.open_connection(address, port, limit=LIMIT, tenant=TENANT, run=self.stage.run)
+
+
+@dataclass
+class Linux:
+    """Kernel sockets in a namespace; `options` are set before a socket listens or connects: (level, name, value)."""
+
+    where: NetNs
+    address: str = PEER
+    options: list[tuple[int, int, Any]] = field(default_factory=list)
+
+    def socket(self) -> socket.socket:
+        made = self.where.socket(socket.SOCK_STREAM)
+        made.setblocking(False)
+        for option in self.options:
+            made.setsockopt(*option)
+        return made
+
+    @contextlib.asynccontextmanager
+    async def serving(self, handler: Handler) -> AsyncIterator[int]:
+        sock = self.socket()
+        sock.bind((self.address, 0))
+        sock.listen(2000)
+        server = await asyncio.start_server(handler, sock=sock, limit=LIMIT, backlog=2000)
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            server.close()
+
+    async def connect(self, address: str, port: int) -> Streams:
+        sock = self.socket()
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        except BaseException:
+            sock.close()
+            raise
+        return await asyncio.open_connection(sock=sock, limit=LIMIT)
+
+
+@dataclass
+class Line:
+    """A tenant and a Linux host with a link between them."""
+
+    backend: str
+    stage: Stage
+    peer: NetNs
+    ours: Ours
+    linux: Linux
+
+    def ends(self, client: str) -> tuple[Side, Side]:
+        """Client and server, by who is the client: `ours` or `linux`."""
+        return (self.ours, self.linux) if client == "ours" else (self.linux, self.ours)
+
+
+BACKENDS = ("afxdp", "tap")
+
+
+@contextlib.contextmanager
+def joined(backend: str, fault: str = "") -> Iterator[Line]:
+    """A line over AF_XDP or TAP, with a fault injector's arguments if there are to be faults. Skips where it cannot be."""
+    with contextlib.ExitStack() as stack:
+        peer, host = stack.enter_context(namespaces("peer", "host"))
+        if backend == "afxdp":
+            need_af_xdp()
+            Veth(peer, host, PEER, HOST).join()
+            port = f"afxdp:veth0,netns={host.name}"
+        else:
+            port = f"tap:tap0,netns={peer.name}"
+        routes = ("--route", "10.77.0.0/24=eth", "--route", f"10.99.0.0/24=eth@{PEER}")
+        stage = stack.enter_context(Stage("--port", f"eth=fault({fault}):{port}" if fault else f"eth={port}", *routes))
+        if backend == "tap":
+            peer.address("tap0", PEER)
+        stage.tenant(TENANT, OURS)
+        stage.load(TENANT, "tcp")
+        stage.agent(TENANT, "tcp")
+        yield Line(backend, stage, peer, Ours(stage), Linux(peer))
+
+
+@contextlib.contextmanager
+def sysctls(where: NetNs, **values: Any) -> Iterator[None]:
+    """Settings of a namespace's TCP, by names without `tcp_`; they are as before at the end."""
+    before = {}
+    try:
+        for name, value in values.items():
+            before[name] = where.sysctl(f"net/ipv4/tcp_{name}", value)
+        yield
+    finally:
+        for name, value in before.items():
+            where.sysctl(f"net/ipv4/tcp_{name}", value)
+
+
+# ---- what goes over it ---------------------------------------------------------------------------------------------------------
+
+
+def pieces(length: int, seed: int = 0) -> Iterator[memoryview]:
+    """So many bytes, which `seed` shifts."""
+    at = seed * 7919 % len(BLOCK)
+    while length:
+        part = memoryview(BLOCK)[at : at + min(length, len(BLOCK) - at)]
+        yield part
+        length -= len(part)
+        at = 0
+
+
+def digest(length: int, seed: int = 0) -> str:
+    """SHA-256 of `pieces`."""
+    whole = hashlib.sha256()
+    for part in pieces(length, seed):
+        whole.update(part)
+    return whole.hexdigest()
+
+
+async def send(writer: asyncio.StreamWriter, length: int, seed: int = 0) -> None:
+    """`pieces`, and the end of what is said."""
+    for part in pieces(length, seed):
+        writer.write(bytes(part))
+        await writer.drain()
+    writer.write_eof()
+
+
+async def receive(reader: asyncio.StreamReader) -> tuple[int, str]:
+    """All up to the end: how much, and its SHA-256."""
+    length, whole = 0, hashlib.sha256()
+    while data := await reader.read(LIMIT):
+        length += len(data)
+        whole.update(data)
+    return length, whole.hexdigest()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What comes goes back, up to the end."""
+    while data := await reader.read(LIMIT):
+        writer.write(data)
+        await writer.drain()
+    await close(writer)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Close it, and wait until it is."""
+    writer.close()
+    await writer.wait_closed()
