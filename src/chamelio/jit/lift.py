@@ -152,7 +152,7 @@ class _Function:
 
     def text(self) -> str:
         parameters = "ptr %turn" if self.main else "ptr %turn, i64 %a1, i64 %a2, i64 %a3, i64 %a4, i64 %a5"
-        attributes = "nounwind" if self.main else "nounwind alwaysinline"
+        attributes = "nounwind alwaysinline"
         self.out.append(f"define {'' if self.main else 'internal '}i64 @{self.symbol}({parameters}) {attributes} {{")
         self.out.append("entry:")
         self.emit(f"%stack = alloca [{STACK} x i8], align 16")
