@@ -104,6 +104,18 @@ def test_a_thousand_connections_of_one_process(host: Host) -> None:
     asyncio.run(run())
 
 
+def test_event_loops_that_end_give_their_contexts_back(small_host: Host) -> None:
+    async def run() -> None:
+        server = await small_host.serve(echo)
+        reader, writer = await small_host.connect()
+        writer.write(b"left open")
+        assert await reader.readexactly(9) == b"left open"
+        assert server.is_serving()
+
+    for _ in range(20):  # more than the quota of contexts, two in each
+        asyncio.run(run())
+
+
 def test_agents_are_replaced_while_data_flows(small_host: Host) -> None:
     async def replace() -> None:
         for tenant in ADDRESSES:

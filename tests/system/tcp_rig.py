@@ -9,20 +9,30 @@ import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import chamelio
 from chamelio.bench.netns import NetNs, Veth
 from chamelio.bench.stage import Stage
+from chamelio.protocols.tcp.states import machine
+from chamelio.sockets.stack import Stack
 from netns import namespaces, need_af_xdp
 from system.rig import HOST, PEER
 
 TENANT, OURS = "red", "10.77.0.10"
-SILENT = "10.99.0.1"  # what is sent there is lost in the peer without a word
+SILENT = "10.99.0.1"  # each host sends there by way of the other, which drops it without a word
 LIMIT = 1 << 20  # of stream readers
 BLOCK = random.Random(5).randbytes(1_000_003)  # a prime: what is taken from the wrong place differs
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+States = dict[tuple[int, int], str]  # by the two ports, its own first
+LINUX_STATES = (  # include/net/tcp_states.h, from 1 on
+    "ESTABLISHED", "SYN_SENT", "SYN_RCVD", "FIN_WAIT_1", "FIN_WAIT_2", "TIME_WAIT", "CLOSED", "CLOSE_WAIT", "LAST_ACK", "LISTEN",
+    "CLOSING", "SYN_RCVD",
+)  # fmt: skip
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
+Listening = contextlib.AbstractAsyncContextManager[int]
 
 
 class Side(Protocol):
@@ -30,11 +40,14 @@ class Side(Protocol):
 
     address: str
 
-    def serving(self, handler: Handler) -> contextlib.AbstractAsyncContextManager[int]:
-        """Serve inside the context: at which port."""
+    def listening(self, connected: Connected) -> Listening:
+        """Accept connections inside the context: at which port."""
 
     async def connect(self, address: str, port: int) -> Streams:
         """A connection. Raises OSError."""
+
+    async def states(self) -> States:
+        """Of its connections."""
 
 
 @dataclass
@@ -45,12 +58,29 @@ class Ours:
     address: str = OURS
 
     @contextlib.asynccontextmanager
-    async def serving(self, handler: Handler) -> AsyncIterator[int]:
-        server = await chamelio.start_server(handler, backlog=2000, limit=LIMIT, tenant=TENANT, run=self.stage.run)
+    async def listening(self, connected: Connected) -> AsyncIterator[int]:
+        server = await chamelio.start_server(connected, backlog=2000, limit=LIMIT, tenant=TENANT, run=self.stage.run)
         try:
             yield server.port
         finally:
             server.close()
+
+    async def call(self, verb: str, **arguments: Any) -> Any:
+        """A request to the slow path."""
+        stack = await Stack.connect(TENANT, "tcp", self.stage.run)
+        try:
+            return await stack.call(verb, **arguments)
+        finally:
+            stack.close()
+
+    async def states(self) -> States:
+        stack = await Stack.connect(TENANT, "tcp", self.stage.run)
+        about = stack.region.values("about")
+        about = about[about["state"] != 0]
+        ports = about["local_port"].byteswap().tolist(), about["port"].byteswap().tolist()
+        found = {(local, port): machine().states[state] for local, port, state in zip(*ports, about["state"].tolist(), strict=True)}
+        stack.close()
+        return found
 
     async def connect(self, address: str, port: int) -> Streams:
         return await chamelio.open_connection(address, port, limit=LIMIT, tenant=TENANT, run=self.stage.run)
@@ -64,6 +94,14 @@ class Linux:
     address: str = PEER
     options: list[tuple[int, int, Any]] = field(default_factory=list)
 
+    async def states(self) -> States:
+        found = {}
+        for line in self.where.call(Path("/proc/thread-self/net/tcp").read_text).splitlines()[1:]:
+            _, local, other, state, *_ = line.split()
+            ends = int(local.rpartition(":")[2], 16), int(other.rpartition(":")[2], 16)
+            found[ends] = LINUX_STATES[int(state, 16) - 1]
+        return found
+
     def socket(self) -> socket.socket:
         made = self.where.socket(socket.SOCK_STREAM)
         made.setblocking(False)
@@ -72,11 +110,11 @@ class Linux:
         return made
 
     @contextlib.asynccontextmanager
-    async def serving(self, handler: Handler) -> AsyncIterator[int]:
+    async def listening(self, connected: Connected) -> AsyncIterator[int]:
         sock = self.socket()
         sock.bind((self.address, 0))
         sock.listen(2000)
-        server = await asyncio.start_server(handler, sock=sock, limit=LIMIT, backlog=2000)
+        server = await asyncio.start_server(connected, sock=sock, limit=LIMIT, backlog=2000)
         try:
             yield sock.getsockname()[1]
         finally:
@@ -125,6 +163,7 @@ def joined(backend: str, fault: str = "") -> Iterator[Line]:
         stage = stack.enter_context(Stage("--port", f"eth=fault({fault}):{port}" if fault else f"eth={port}", *routes))
         if backend == "tap":
             peer.address("tap0", PEER)
+        peer.add_route("10.99.0.0/24", OURS)
         stage.tenant(TENANT, OURS)
         stage.load(TENANT, "tcp")
         stage.agent(TENANT, "tcp")
@@ -142,6 +181,19 @@ def sysctls(where: NetNs, **values: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             where.sysctl(f"net/ipv4/tcp_{name}", value)
+
+
+@contextlib.asynccontextmanager
+async def serving(side: Side, handler: Handler) -> AsyncIterator[int]:
+    """Serve at the port that is given. Who has been served is waited for at the end, and what a handler raises is raised."""
+    served: list[asyncio.Task[None]] = []
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(asyncio.ensure_future(handler(reader, writer)))
+
+    async with side.listening(connected) as port:
+        yield port
+        await asyncio.wait_for(asyncio.gather(*served), 10)
 
 
 # ---- what goes over it ---------------------------------------------------------------------------------------------------------

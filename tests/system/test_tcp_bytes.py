@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from system.tcp_rig import Line, Side, close, digest, echo, pieces, receive, send
+from system.tcp_rig import Line, Side, close, digest, echo, receive, send, serving
 
 pytestmark = pytest.mark.root
 
@@ -23,7 +23,7 @@ async def upload(client: Side, server: Side, length: int) -> None:
         writer.write("{} {}".format(*await receive(reader)).encode())
         await close(writer)
 
-    async with server.serving(count) as port:
+    async with serving(server, count) as port:
         reader, writer = await client.connect(server.address, port)
         await send(writer, length)
         assert (await reader.read()).decode() == f"{length} {digest(length)}"
@@ -35,7 +35,7 @@ async def download(client: Side, server: Side, length: int) -> None:
         await send(writer, length)
         await close(writer)
 
-    async with server.serving(give) as port:
+    async with serving(server, give) as port:
         reader, writer = await client.connect(server.address, port)
         assert await receive(reader) == (length, digest(length))
         await close(writer)
@@ -43,7 +43,7 @@ async def download(client: Side, server: Side, length: int) -> None:
 
 async def both(client: Side, server: Side, length: int) -> None:
     """There and back at once."""
-    async with server.serving(echo) as port:
+    async with serving(server, echo) as port:
         reader, writer = await client.connect(server.address, port)
         _, got = await asyncio.gather(send(writer, length), receive(reader))
         assert got == (length, digest(length))

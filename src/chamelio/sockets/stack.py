@@ -112,6 +112,13 @@ class Stack:
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     async def _read_replies(self) -> None:
+        try:
+            await self._serve_replies()
+        except asyncio.CancelledError:  # the loop ends, whose process may live on
+            self.close(ConnectionAbortedError(errno.ECONNABORTED, "the event loop has ended"))
+            raise
+
+    async def _serve_replies(self) -> None:
         while True:
             with contextlib.suppress(Refusal, OSError):
                 while (frame := await self._channel.receive()) is not None:
