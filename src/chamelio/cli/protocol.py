@@ -17,6 +17,7 @@ from chamelio.cli.verify import exit_of, judge, plain_of, text_of
 from chamelio.messages import Refusal, memfd
 from chamelio.tenant.folder import (
     TEMPLATE_IP_PROTOCOL,
+    copy_folder,
     new_folder,
     read_manifest,
     read_protocol,
@@ -47,6 +48,19 @@ def _next_steps(folder: Path, name: str) -> str:
         f"  pytest {folder}                       two hosts and a lossy wire, in virtual time\n"
         f"  chamelio protocol load TENANT {folder}    run it; again after every change\n"
         f"and read {folder / 'README.md'}; the handlers are in {folder / (name + '.bpf.c')}"
+    )
+
+
+@protocol.command("copy")
+@click.argument("name", metavar="NAME|FOLDER")
+@click.argument("target", type=click.Path(path_type=Path))
+@common()
+def copy(settings: Settings, name: str, target: Path) -> None:
+    """Copy a shipped protocol, to change it. It keeps its name: the copy is another version of the same protocol."""
+    folder = copy_folder(name, target)
+    files = sorted(path.name for path in folder.iterdir())
+    settings.show(
+        {"folder": str(folder), "files": files}, lambda: f"{folder} is a copy of {name}: change it, then `chamelio verify {folder}`"
     )
 
 

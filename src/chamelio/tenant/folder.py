@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import keyword
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -123,6 +124,20 @@ def new_folder(name: str, parent: Path, ip_protocol: int = TEMPLATE_IP_PROTOCOL)
     except OSError as error:
         raise Refusal("failed", f"{folder} cannot be made: {error.strerror}") from None
     return folder
+
+
+def copy_folder(name: str, target: Path) -> Path:
+    """Copy the folder of a shipped protocol, to be changed: another version of it, of the same name. Raises Refusal."""
+    source = find_folder(name)
+    if source is None:
+        raise Refusal("usage", f"{name} is a file", "name a shipped protocol or a folder")
+    try:
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__init__.py", "__pycache__"))
+    except FileExistsError:
+        raise Refusal("usage", f"{target} exists already", "choose another name, or remove it") from None
+    except OSError as error:
+        raise Refusal("failed", f"{target} cannot be made: {error.strerror}") from None
+    return target
 
 
 def _renamed(text: str, name: str) -> str:
