@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import chamelio
 from chamelio.bench.netns import NetNs, Veth
@@ -128,6 +128,33 @@ class Linux:
             sock.close()
             raise
         return await asyncio.open_connection(sock=sock, limit=LIMIT)
+
+
+class TcpInfo(NamedTuple):
+    """What Linux says of a socket, linux/tcp.h: the first `struct tcp_info` that has them all is Linux 6.2's."""
+
+    options: int
+    sent_mss: int
+    received_mss: int
+    retransmitted: int
+    peer_window: int
+    own_window: int
+    congestion: str
+
+
+def linux_info(streams: Streams) -> TcpInfo:
+    """Of a kernel's socket."""
+    sock = streams[1].get_extra_info("socket")
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 236)
+    congestion = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+    numbers = (info[5], *(int.from_bytes(info[at : at + 4], "little") for at in (16, 20, 100, 228, 232)))
+    return TcpInfo(*numbers, congestion)
+
+
+def our_info(streams: Streams) -> dict[str, int]:
+    """Of a tenant's connection: its row of `about`."""
+    row: dict[str, int] = streams[1].get_extra_info("tcp_info")
+    return row
 
 
 @dataclass
