@@ -73,6 +73,12 @@ def test_a_hundred_megabytes(line: Line, client: str, way: Way) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("way", [upload, download])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_gigabyte(line: Line, client: str, way: Way) -> None:
     asyncio.run(way(*line.ends(client), 1000 * MEGABYTE))
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("way", WAYS)
+def test_megabytes_through_loss_and_reordering(lossy: Line, client: str, way: Way) -> None:
+    asyncio.run(way(*lossy.ends(client), 20 * MEGABYTE))
