@@ -3,8 +3,8 @@
     under = run(syns, rate=LINE_RATE)
     assert_clean(under.neighbour, beside)
 
-Red serves TCP to blue, on another host, over a wire of their own; what floods red comes from behind a router at a second port; green,
-of the same weight, answers requests of a peer at a third (neighbours.py).
+Red serves TCP to blue, on another host, over a wire of their own; what floods red comes from behind a router at a second port;
+green, of the same weight, answers requests of a peer at a third (neighbours.py).
 """
 
 from __future__ import annotations

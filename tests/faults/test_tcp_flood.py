@@ -1,4 +1,4 @@
-"""A SYN flood at one tenant: its streams and newcomers are served, memory is bounded, losses are counted, neighbours notice nothing."""
+"""A SYN flood at one tenant: streams and newcomers are served, memory is bounded, losses are counted, neighbours notice nothing."""
 
 from __future__ import annotations
 

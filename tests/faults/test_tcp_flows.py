@@ -1,4 +1,4 @@
-"""TCP connections beyond what the table holds, and connections whose keys collide in it: errors of that tenant's, at a bounded cost."""
+"""TCP connections beyond what the table holds, and such whose keys collide in it: that tenant's errors, at a bounded cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.tcp_flood import Attacker, syns
 
 import chamelio
 from chamelio.lab.segments import MSS, SYN, Segment, encode
@@ -18,6 +17,7 @@ from chamelio.tenant.folder import copy_folder
 from chamelio.toolchain import PACKAGE
 from chamelio.world import World
 from chamelio.world.residents import Resident
+from faults.tcp_flood import Attacker, syns
 from virtual import PEER_MAC
 
 CONNECTIONS, BUCKET = 64, 8  # of the table, of a bucket of a hash (fastpath/map.h)
@@ -117,7 +117,7 @@ def test_connections_that_we_open_beyond_the_table_are_errors(host: Host) -> Non
     async def run() -> None:
         server = await host.serve("blue")
         opened = [await chamelio.open_connection(BLUE, PORT, tenant="red", run=host.world.directory) for _ in range(CONNECTIONS)]
-        with pytest.raises(OSError, match="ENOBUFS|buffer space"):
+        with pytest.raises(OSError, match="buffer space"):
             await chamelio.open_connection(BLUE, PORT, tenant="red", run=host.world.directory)
         assert all([await works(stream) for stream in opened])
         server.close()
