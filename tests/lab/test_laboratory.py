@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import re
 import shutil
@@ -12,6 +14,8 @@ import pytest
 from chamelio import toolchain
 from chamelio.cli import main
 from chamelio.lab import Laboratory, Stalled, parse, run_script
+from chamelio.sockets import open_connection
+from chamelio.world import World
 
 ECN = {"options": ["timestamps", "sack", "wscale", "ecn"]}
 
@@ -111,6 +115,70 @@ def test_the_command_transfers(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in (["--set", "mss"], ["--set", "mss=lots"], ["--set", "msss=9"], ["--fault", "los=1%"]):
         assert main(["lab", "transfer", "1", *wrong]) == 2, wrong
     capsys.readouterr()
+
+
+def test_a_next_hop_that_never_answers_takes_no_rounds() -> None:
+    """Time jumps from one look at neighbours to the next: some rounds for each of them, not one for each nanosecond."""
+    with World() as world:
+        hosts = [world.host() for _ in range(2)]
+        world.wire(*hosts, route="10.0.0.0/24", fault="loss=100%")
+        red = world.tenant(hosts[0], "red", "10.0.0.1", "tcp")
+        rounds, step = 0, world._rounds
+
+        def counted() -> int:
+            nonlocal rounds
+            rounds += 1
+            return step()
+
+        world._rounds = counted  # type: ignore[method-assign]
+
+        async def connect() -> None:
+            trying = asyncio.ensure_future(open_connection("10.0.0.2", 7, tenant="red", run=world.directory))
+            for _ in range(60):  # rounds in between, so that a look is not due when the neighbour's answer is
+                await asyncio.sleep(0.07)
+            trying.cancel()
+            await asyncio.gather(trying, return_exceptions=True)
+
+        world.play(connect())
+        assert red.counters and 60 < rounds < 2000
+
+
+def test_a_line_loses_what_it_is_told_to_lose() -> None:
+    with Laboratory(delay=0.01) as lab:
+        stream = lab.open()
+        assert lab.line is not None
+        data = itertools.count()
+        lab.line.drop = lambda forth, packet: forth and len(packet) > 1000 and next(data) in (3, 4)
+        stream.a.write(100_000)
+        lab.until(lambda: stream.forth == 100_000, 10)
+        assert lab.line.forth.lost == 2 == stream.a.row["retransmitted"] and lab.line.back.lost == 0
+
+
+def test_a_detour_takes_longer() -> None:
+    with Laboratory(delay=0.01) as lab:
+        assert lab.line is not None
+        lab.line.detours[8] = 15_000_000
+        streams = [lab.open(port) for port in (7, 8)]
+        for stream in streams:
+            stream.a.write(50_000)
+        lab.until(lambda: all(stream.forth == 50_000 for stream in streams), 10)
+        assert [stream.a.row["srtt"] for stream in streams] == [pytest.approx(ms * 1000, abs=8000) for ms in (20, 50)]
+
+
+def test_faults_change_while_it_runs() -> None:
+    """And begin anew with their seed."""
+    fates = []
+    with Laboratory(delay=0.001, fault="loss=0%") as lab:
+        for words in ("loss=20%,seed=5", "loss=20%,seed=5", "loss=0%"):
+            stream = lab.open(limit=100)
+            before = lab.world.faults[0].counters("tx")
+            lab.mistreat(words)
+            stream.a.write(30_000)
+            lab.until(lambda stream=stream: stream.forth == 30_000, 100)  # type: ignore[misc]
+            lab.mistreat("loss=0%")
+            after = lab.world.faults[0].counters("tx")
+            fates.append((after["packets"] - before["packets"], after["lost"] - before["lost"]))
+    assert fates[0] == fates[1] != fates[2] and fates[0][1] > 0 == fates[2][1]
 
 
 @pytest.mark.long

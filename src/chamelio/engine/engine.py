@@ -489,8 +489,8 @@ class Engine:
                     due.append(self.image.call["cham_fault_due"](s.ctypes.data))
         incomplete = abi.enum("cham_neighbour_state")["CHAM_NB_INCOMPLETE"]
         for core in self.cores:
-            entries = core.state["neighbours"][0]
-            due += [int(when) for when in entries["expires"][entries["state"] == incomplete]]
+            entries, looks = core.state["neighbours"][0], int(core.state["neighbours_due"][0])
+            due += [max(int(when), looks) for when in entries["expires"][entries["state"] == incomplete]]
         earliest = min(due, default=2**64 - 1)
         return None if earliest == 2**64 - 1 else earliest
 

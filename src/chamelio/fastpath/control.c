@@ -378,7 +378,9 @@ u64 cham_next_due(const struct cham_core *core, struct cham_instance *inst)
         if (!wheel_runs(core, inst, m))
             continue;
         const struct wheel_node *nodes = (const struct wheel_node *)(instance_base(inst) + m->keys);
-        for (u32 k = 0; k < m->max_entries; k++) {
+        u32 armed = ((const struct wheel *)(instance_base(inst) + m->index))->armed; /* those that are still to be found */
+        for (u32 k = 0; k < m->max_entries && armed; k++) {
+            armed -= nodes[k].slot != NODE_IDLE;
             u64 tick = nodes[k].when >> WHEEL_TICK_SHIFT, never = tick == ~0ull >> WHEEL_TICK_SHIFT; /* the end of time does not wrap */
             if (nodes[k].slot == NODE_QUEUED)
                 due = 0;

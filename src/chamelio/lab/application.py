@@ -40,6 +40,7 @@ class Connection:
         self.given_up = False
         self._growing = self._shut = self._closing = False
         self._full_at: int | None = None  # no larger buffer was to be had when so much was acknowledged
+        self._filled_at = -1  # there was no room when so much was acknowledged
         self._notify = False
 
     # ---- what handlers tell -----------------------------------------------------------------------------------------------------
@@ -55,6 +56,7 @@ class Connection:
             self.ended = event["error"]
         elif kind == "GROWN":
             self._growing = False
+            self._filled_at = -1
             if event["error"]:
                 self._full_at = self.acked
 
@@ -81,8 +83,10 @@ class Connection:
         """Move what waits into the send buffer, as far as there is room; ask for more room."""
         if not self.pending or self._growing or self.given_up or self.ended is not None:
             return
-        buffer = self._app.region.buffer("tx_bytes", self.conn, self.core)
         acked = self.acked
+        if acked == self._filled_at:
+            return
+        buffer = self._app.region.buffer("tx_bytes", self.conn, self.core)
         unacked = self.written_to - acked
         room = len(buffer) - unacked
         words = self._app.contract
@@ -92,6 +96,7 @@ class Connection:
             return
         count = min(self.pending, room)
         if count <= 0:
+            self._filled_at = acked
             return
         put(buffer, self.first_write + self.written_to, pattern(self.written_to, count, self.out))
         self.written_to += count

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chamelio.engine.ports import WirePeer
+from chamelio.engine.ports import WirePeer, parse
 from chamelio.lab.application import Attempt, Connection, swap
 from chamelio.lab.flow import Flow
 from chamelio.lab.language import NS, PORT, FlowSpec
@@ -159,20 +159,24 @@ class Laboratory:
             self.world.run(min(SLICE_NS, end - self.world.now), until=condition)
             self._must_work()
 
-    def open(self, port: int = PORT, forth: int = 0) -> Stream:
+    def mistreat(self, fault: str) -> None:
+        """From now on the fault injector does this, beginning with its seed. There must have been a `fault` from the beginning."""
+        self.world.faults[0].set(parse(f"fault({fault}):wire:w0").options)
+
+    def open(self, port: int = PORT, forth: int = 0, *, limit: float = 60) -> Stream:
         """A connection from a to b; `forth`: bytes that a writes as soon as it can.
 
-        Raises Stalled when there is none within a minute, OSError when it fails.
+        Raises Stalled when there is none within `limit` seconds, OSError when it fails.
         """
         if port not in self.b.listening:
             self.b.listen(port)
         attempt = self.a.application.connect(B, port)
-        self.until(lambda: attempt.error is not None or attempt.connection is not None, 60)
+        self.until(lambda: attempt.error is not None or attempt.connection is not None, limit)
         near = attempt.connection
         if near is None:
             raise OSError(attempt.error, "the connection was not opened")
         near.write(forth)
-        self.until(lambda: self._accepted(attempt) is not None, 60)
+        self.until(lambda: self._accepted(attempt) is not None, limit)
         far = self._accepted(attempt)
         assert far is not None
         self.b.application.accepted.remove(far)

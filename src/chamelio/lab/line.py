@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,11 +23,12 @@ class Direction:
     packets: int = 0
     octets: int = 0
     dropped: int = 0
+    lost: int = 0  # by `Line.drop`
     marked: int = 0
     longest: int = 0
     queued: int = 0  # what each packet has found before it, added up
     leaves: deque[int] = field(default_factory=deque)  # when those that wait are on their way
-    arrives: deque[tuple[int, bytes]] = field(default_factory=deque)
+    arrives: list[tuple[int, int, bytes]] = field(default_factory=list)  # a heap: when, its number, the frame
 
     @property
     def average(self) -> float:
@@ -40,6 +42,9 @@ class Line:
     `rate`: bits/s (None: as fast as can be); `delay`: s, one way; `queue`: packets that may wait; `mark`: a packet that finds so
     many before it and can be marked is (RFC 3168, 5; the threshold of RFC 8257, 3.1). `tap(forth, packet, dropped)` sees each
     IPv4 packet.
+
+    `drop(forth, packet)`, when it is set, says which IPv4 packets are lost on the way, behind the queue. `detours`: ns more each
+    way, by the port of the connection at the second host, so that connections with different round trips share the queue.
     """
 
     def __init__(
@@ -56,6 +61,8 @@ class Line:
         self.forth, self.back = Direction(a, b), Direction(b, a)
         self._rate, self._delay_ns, self._queue, self._mark = rate, round(delay * 1e9), queue, mark
         self._tap = tap
+        self.drop: Callable[[bool, bytes], bool] | None = None
+        self.detours: dict[int, int] = {}
 
     def step(self, now: int) -> int | None:
         """In each round: frames that have come, and those that arrive. When the next one does (ns)."""
@@ -65,8 +72,8 @@ class Line:
     def _carry(self, way: Direction, now: int) -> int | None:
         for frame in way.source.receive():
             self._enqueue(way, frame, now)
-        while way.arrives and way.arrives[0][0] <= now and way.target.send(way.arrives[0][1]):
-            way.arrives.popleft()
+        while way.arrives and way.arrives[0][0] <= now and way.target.send(way.arrives[0][2]):
+            heapq.heappop(way.arrives)
         return max(way.arrives[0][0], now + 1) if way.arrives else None
 
     def _enqueue(self, way: Direction, frame: bytes, now: int) -> None:
@@ -91,7 +98,14 @@ class Line:
         if self._rate is not None:
             leaves += round(len(frame) * 8e9 / self._rate)
             way.leaves.append(leaves)
-        way.arrives.append((leaves + self._delay_ns, frame))
+        if data and self.drop is not None and self.drop(way is self.forth, frame[14:]):
+            way.lost += 1
+            return
+        at = leaves + self._delay_ns
+        if data and self.detours:
+            port = frame[36:38] if way is self.forth else frame[34:36]
+            at += self.detours.get(int.from_bytes(port, "big"), 0)
+        heapq.heappush(way.arrives, (at, way.packets, frame))
 
 
 def _marked(frame: bytes) -> bytes:

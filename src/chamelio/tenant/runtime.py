@@ -129,9 +129,9 @@ class Runtime:
         """Handle what has arrived and what is due. True if there was anything."""
         worked = False
         for punted in self._punted:
-            packets = punted.take(BATCH)
-            if len(packets):
+            if punted.ready:
                 worked = True
+                packets = punted.take(BATCH)
                 whole = [p["bytes"][: min(int(p["len"]), RAW_MAX)].tobytes() for p in packets]
                 self._guard(self.slow_path.on_packets, whole, now)
         for entries in self._entries:

@@ -45,6 +45,7 @@ class World:
         self.hosts: list[Engine] = []
         self._tasks: list[Task] = []
         self._memories: list[WireMemory] = []
+        self.faults: list[FaultPort] = []  # injectors, in the order in which they were asked for
         self._wires = 0
         self.residents: list[Resident] = []
 
@@ -60,7 +61,8 @@ class World:
         spec = parse(f"fault({fault}):{text}" if fault else text)
         if spec.inner is None:
             return WirePort(spec, fd)
-        return FaultPort(spec, WirePort(spec.inner, fd))
+        self.faults.append(FaultPort(spec, WirePort(spec.inner, fd)))
+        return self.faults[-1]
 
     def wire(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from chamelio.engine import abi
@@ -30,7 +31,16 @@ class FaultPort(Wrapper):
     def __init__(self, spec: PortSpec, inner: Port) -> None:
         state = abi.alloc("cham_fault")
         super().__init__(inner, state)
-        options = spec.options
+        for name in DIRECTIONS:
+            for line in ("line", "late"):
+                state[name][line]["head"] = state[name][line]["tail"] = NONE
+        self._state = state
+        self.set(spec.options)
+
+    def set(self, options: Mapping[str, Any]) -> None:
+        """From now on other settings, and their randomness from its start; between rounds. Of a direction with waiting packets
+        `direction` must not take the injector away."""
+        state = self._state
         for name in PROBABILITIES:
             state[name] = fraction(options.get(name, 0.0))
         state["delay_min"], state["delay_max"] = options.get("delay", (0, 0))
@@ -39,12 +49,8 @@ class FaultPort(Wrapper):
         self.seed = int(options.get("seed", 1))
         self.direction = str(options.get("direction", "both"))
         for name in DIRECTIONS:
-            one = state[name]
-            one["enabled"] = int(self.direction in ("both", name))
-            one["random"] = stream(self.seed, name)
-            for line in ("line", "late"):
-                one[line]["head"] = one[line]["tail"] = NONE
-        self._state = state
+            state[name]["enabled"] = int(self.direction in ("both", name))
+            state[name]["random"] = stream(self.seed, name)
 
     def counters(self, direction: str) -> dict[str, int]:
         """What has happened to packets of a direction ("rx" or "tx"), and how many wait."""
