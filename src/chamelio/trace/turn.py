@@ -255,7 +255,7 @@ class Turn:
         packet, at, size = self.packet_bytes(), span >> 32, span & U32
         if packet is None or at + size > len(packet):
             return -EINVAL
-        return internet_sum(packet[at : at + size], seed & U32)
+        return internet_sum(packet[at : at + size], (seed & U32) + (seed >> 32))
 
     def cham_csum_later(self, ctx: int, start: int, at: int) -> int:
         """Leave the checksum to the provider."""

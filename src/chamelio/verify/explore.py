@@ -151,7 +151,7 @@ class Explorer:
         self.findings: list[Finding] = []
         self.steps = self.states = 0
         self.pc = 0
-        self.deadline = time.perf_counter() + limits.seconds
+        self.deadline = time.thread_time() + limits.seconds  # other processes must not change a verdict
         self.stack: list[_Node] = []
         self.why: Step | None = None  # the branch that leads to the stretch being run, which is not on the stack yet
         self.entry: Effect | None = None  # and what it needs
@@ -326,7 +326,7 @@ class Explorer:
     def _check_limits(self) -> None:
         if self.steps > self.limits.steps:
             raise self._gave_up(f"{self.limits.steps:,} instructions")
-        if time.perf_counter() > self.deadline:
+        if time.thread_time() > self.deadline:
             raise self._gave_up(f"{self.limits.seconds:g} s")
 
     def _gave_up(self, spent: str) -> Refused:

@@ -21,6 +21,9 @@
 #define RETRY_NS (1 * MS)                 /* until a full ring is tried again */
 #define CHALLENGE_NS (5 * MS)             /* between two challenge ACKs of a connection (RFC 5961, 7) */
 #define RTT_MAX 4000000000u
+#define RTT_SPREAD_MIN 4000000u  /* ns; how much longer a round trip is when there is a queue (RFC 9406, 4.3), */
+#define RTT_SPREAD_MAX 16000000u /* and from how many segments on that matters */
+#define RTT_SEGMENTS 16u
 #define RANGES 8
 #define BACKOFF_MAX 16u
 #define WSCALE 7
@@ -80,6 +83,7 @@ struct range {
 #define BOUND 131072u    /* it is in `flows` */
 #define FIN_AHEAD 262144u /* the peer's FIN has come, and bytes before it are missing */
 #define REARM 524288u    /* the timer is to be set to `armed` */
+#define ROOMIER 1048576u /* the receive buffer holds the peer up: it is to grow */
 
 struct conn {
     u32 state, flags;
@@ -122,7 +126,9 @@ struct conn {
     u32 now_mss, now_len, now_flags; /* of the segment that is being built */
     u64 rto;                     /* RFC 6298, not backed off, ns */
     u32 rcv_said;                /* rcv_edge as the peer was told, rounded up: up to here is accepted */
-    u32 pad[3];
+    u32 lost_to;                 /* while losses are repaired: all below that the peer has not and that was not sent again is lost */
+    u32 min_rtt;                 /* ns; the least round trip that was measured */
+    u32 pad;
 };
 _Static_assert(sizeof(struct conn) == 512, "struct conn is whole cache lines");
 
@@ -374,6 +380,7 @@ RARE static u32 begin(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     c->tag = 0;
     c->waiting = 0;
     c->gone = 0;
+    c->min_rtt = RTT_MAX;
     c->dsack.start = c->dsack.end = 0;
     c->ts_offset = (u32)cham_hash(ctx, (u32)key, 0x74696d65);
 #pragma unroll

@@ -14,6 +14,7 @@ RARE static u32 take_rtt(struct chamelio_ctx *ctx, struct conn *c, struct tcp_ab
 {
     struct tcp_config *g = config_of(ctx);
     u32 rtt = ns < RTT_MAX ? (u32)ns | 1 : RTT_MAX, off;
+    c->min_rtt = min_u32(c->min_rtt, rtt);
     if (!c->srtt) {
         c->srtt = rtt;
         c->rttvar = rtt / 2;
@@ -66,31 +67,39 @@ RARE static u32 grow_receive(struct chamelio_ctx *ctx UNUSED, struct conn *c, u3
     u32 keep = high - c->taken;
     if (keep > most || keep > c->rx_size)
         return 1;
+    c->flags &= ~ROOMIER;
     if (cham_bytes_open(&rx_bytes, id, size, (u64)c->taken << 32 | keep))
         return 1;
     c->rx_size = (u32)cham_bytes_size(&rx_bytes, id);
     return 0;
 }
 
+/* The size after the next. */
+CHAM_INLINE u32 roomier(const struct conn *c, const struct tcp_config *g) { return min_u32(min_u32(4 * c->rx_size, g->buffer_max), TCP_BUFFER_MAX); }
+
 /* Room for bytes up to `stop`: a connection begins without a buffer, then has the smallest, then one that holds all that was promised. */
-CHAM_INLINE u32 make_room(struct chamelio_ctx *ctx, struct conn *c, u32 id, u32 stop)
+CHAM_INLINE u32 make_room(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id, u32 stop)
 {
-    u32 need = stop - c->taken;
+    u32 need = stop - c->taken, size = 0;
     if (need > c->rx_size)
-        grow_receive(ctx, c, id, need > TCP_BUFFER_MIN ? TCP_BUFFER : TCP_BUFFER_MIN, TCP_BUFFER_MIN);
+        size = need > TCP_BUFFER_MIN ? TCP_BUFFER : TCP_BUFFER_MIN;
+    else if (c->flags & ROOMIER)
+        size = roomier(c, g);
+    if (size)
+        grow_receive(ctx, c, id, size, TCP_BUFFER_MIN);
     return need > c->rx_size;
 }
 
-/* Is the peer held up by the buffer? When half of one comes in two round trips or less, it is. Looked at when the application has read. */
-CHAM_INLINE void tune(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id)
+/* Is the peer held up by the buffer? When half of one comes in two round trips or less, it is. The buffer grows when little is in it. */
+CHAM_INLINE void tune(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g)
 {
     if (c->rcv_nxt - c->tune_seq < c->rx_size / 2 || c->rx_size < TCP_BUFFER)
         return;
     u64 took = ctx->now - c->tune_at;
     c->tune_seq = c->rcv_nxt;
     c->tune_at = ctx->now;
-    if (took <= 2 * (u64)c->srtt && c->rx_size < g->buffer_max && c->rx_size < TCP_BUFFER_MAX)
-        grow_receive(ctx, c, id, min_u32(min_u32(4 * c->rx_size, g->buffer_max), TCP_BUFFER_MAX), KEEP_MAX);
+    if (took <= 2 * (u64)c->srtt && c->rx_size < roomier(c, g))
+        c->flags |= ROOMIER;
 }
 
 /* ---- acknowledgements --------------------------------------------------------------------------------------------------------------- */
@@ -119,6 +128,7 @@ RARE static u32 start_recovery(struct chamelio_ctx *ctx, struct conn *c, struct 
     set_win(c, a, c->ssthresh);
     c->recover = c->snd_max;
     c->high_rxt = c->snd_una;
+    c->lost_to = c->snd_una;
     c->flags |= RECOVERY | HOLE_NOW;
     a->losses++;
     tell_slow_path(ctx, c, id, TCP_LOSS, 0);
@@ -155,6 +165,8 @@ RARE static u32 repair(struct conn *c, struct tcp_about *a, const struct segment
         return 0;
     }
     if (c->flags & RECOVERY) { /* the next hole begins here (RFC 6582, 3.2) */
+        if (c->options & TCP_OPT_SACK && before(c->lost_to, c->rxt_mark))
+            c->lost_to = c->rxt_mark;
         u32 segments = acked / max_u32(c->mss, 1);
         if (before(c->high_rxt, c->snd_una) || !(c->options & TCP_OPT_SACK)) {
             c->high_rxt = c->snd_una;
@@ -201,6 +213,17 @@ RARE static u32 take_marks(struct chamelio_ctx *ctx, struct conn *c, struct tcp_
     return 0;
 }
 
+/* A round trip that takes longer than others: the queue is there, and slow start ends before it is full (RFC 9406, 4.2, at its start of CSS). */
+RARE static u32 look_at_delay(struct conn *c, struct tcp_about *a, u32 rtt)
+{
+    u32 spread = min_u32(max_u32(c->min_rtt / 8, RTT_SPREAD_MIN), RTT_SPREAD_MAX);
+    if (c->min_rtt < RTT_MAX && rtt > c->min_rtt + spread && c->win < c->ssthresh && c->win >= RTT_SEGMENTS * c->mss) {
+        c->ssthresh = c->win;
+        a->ssthresh = c->win;
+    }
+    return 0;
+}
+
 /* Slow start and congestion avoidance (RFC 5681, 3.1; 3465), when it is the window that holds us up. */
 CHAM_INLINE void grow_win(struct conn *c, struct tcp_about *a, u32 acked, u32 flight)
 {
@@ -240,6 +263,8 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
             if (at_least(ack, c->timed_end)) {
                 c->flags &= ~TIMED;
                 take_rtt(ctx, c, a, ctx->now - c->timed_at);
+                if (acked > c->mss && 2 * flight >= c->win) /* it was not a delayed acknowledgement */
+                    look_at_delay(c, a, (u32)(ctx->now - c->timed_at));
             }
         } else if (s->has_ts && c->options & TCP_OPT_TIMESTAMPS && before(s->tsecr, tsval_of(ctx, c))) { /* a tick at least */
             take_rtt(ctx, c, a, (u64)(tsval_of(ctx, c) - s->tsecr) << TS_SHIFT);
@@ -262,7 +287,7 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
             c->flags &= ~NOTIFY;
             tell(ctx, c, id, TCP_WRITABLE, 0, ack, 0, 0);
         }
-    } else if (ack == una && c->snd_max != una && !s->len && !(s->flags & F_FIN) && (c->options & TCP_OPT_SACK ? news : same)) {
+    } else if (ack == una && c->snd_max != una && (c->options & TCP_OPT_SACK ? news : same && !s->len && !(s->flags & F_FIN))) {
         c->dupacks++;
         if (s->flags & F_ECE && c->options & TCP_OPT_ECN)
             take_marks(ctx, c, a, id, 0);
@@ -338,7 +363,7 @@ RARE static u32 range_fits(const struct conn *c, u32 start, u32 end)
 }
 
 /* A segment that is not the next one: keep what is new. */
-RARE static u32 take_ahead(struct chamelio_ctx *ctx, struct conn *c, u32 id, const struct segment *s)
+RARE static u32 take_ahead(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id, const struct segment *s)
 {
     u32 start = s->seq, stop = s->seq + s->len;
     c->flags |= ACK_NOW;
@@ -351,7 +376,7 @@ RARE static u32 take_ahead(struct chamelio_ctx *ctx, struct conn *c, u32 id, con
             c->dsack.end = stop;
         }
     }
-    if (make_room(ctx, c, id, stop))
+    if (make_room(ctx, c, g, id, stop))
         return NO_BUFFER;
     if (cham_pkt_to_bytes(ctx, &rx_bytes, id, start, CHAM_SPAN(s->payload, s->len)))
         return NO_BUFFER;
@@ -366,9 +391,9 @@ CHAM_INLINE u32 take_data(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
 {
     u32 stop = s->seq + s->len;
     if (s->seq != c->rcv_nxt)
-        return take_ahead(ctx, c, id, s);
+        return take_ahead(ctx, c, g, id, s);
     look_at_taken(c, a);
-    if (make_room(ctx, c, id, stop)) {
+    if (make_room(ctx, c, g, id, stop)) {
         c->flags |= ACK_NOW;
         return NO_BUFFER;
     }
@@ -380,6 +405,7 @@ CHAM_INLINE u32 take_data(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
     c->segments += s->len;
     if (s->len > c->rcv_mss)
         c->rcv_mss = s->len;
+    tune(ctx, c, g);
     if (c->segments >= 2 * c->rcv_mss || c->waiting) { /* RFC 5681, 4.2 */
         c->flags |= ACK_NOW;
     } else if (!c->ack_at) {
@@ -594,7 +620,7 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
     FORGET;
     open_window(c, a);
     FORGET;
-    if (c->flags & ACK_NOW && (!(c->flags & DUE) || a->pace || !after(c->snd_edge, c->snd_nxt)))
+    if (c->flags & ACK_NOW && (!(c->flags & DUE) || a->pace || !after(c->snd_edge, c->snd_nxt) || count_blocks(c))) /* data carry no blocks */
         return GO_ACK;
     return why ? CHAM_ERROR(why) : CHAM_DONE;
 }

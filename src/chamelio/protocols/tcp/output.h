@@ -96,12 +96,15 @@ RARE static u32 find_hole(struct conn *c, u32 from, u32 most)
     return 0;
 }
 
-/* How much of what is under way is not in the network any more (RFC 6675, 4, turned round): what the peer has; in recovery also what lies
- * below its highest block, after a timeout all that was sent before, and was not sent again (Mathis and Mahdavi, 1996); without SACK a
- * segment for each duplicate acknowledgement. */
+/* Up to where what the peer has not is believed to be lost: its highest block (Mathis and Mahdavi, 1996); what was sent before something
+ * that was sent again and has arrived (RFC 8985, without its clock); after a timeout all that was sent. */
+CHAM_INLINE u32 lost_edge(const struct conn *c) { return c->flags & (RECOVERY | LOST) ? later(c->fack, c->lost_to) : c->snd_una; }
+
+/* How much of what is under way is not in the network any more (RFC 6675, 4, turned round): what the peer has, and what is lost and was not
+ * sent again; without SACK a segment for each duplicate acknowledgement. */
 RARE static u32 assess(struct conn *c)
 {
-    u32 from = later(c->high_rxt, c->snd_una), lost = c->flags & LOST ? c->recover : c->flags & RECOVERY ? c->fack : from, gone = 0;
+    u32 from = later(c->high_rxt, c->snd_una), lost = lost_edge(c), gone = 0;
     if (!(c->options & TCP_OPT_SACK) && !(c->flags & LOST)) {
         c->gone = c->dupacks * c->mss + (c->flags & RECOVERY && !after(c->high_rxt, c->snd_una) ? c->mss : 0);
         return 0;
@@ -137,7 +140,7 @@ CHAM_INLINE u32 wants(const struct conn *c) { return has_more(c) || c->flags & (
 RARE static u32 resend(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id)
 {
     struct tcp_config *g = config_of(ctx);
-    u32 mss = mss_of(c, a), most = c->flags & LOST ? c->recover : c->sacked_bytes ? c->fack : c->snd_una + mss;
+    u32 mss = mss_of(c, a), most = later(lost_edge(c), c->snd_una + mss);
     if (!g || (!(c->flags & HOLE_NOW) && pipe_of(c) >= c->win))
         return 0;
     find_hole(c, later(c->high_rxt, c->snd_una), most);
@@ -164,7 +167,7 @@ RARE static u32 resend(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abou
     FORGET;
     if (put_segment(ctx, c, id, c->hole, c->now_len, c->now_flags & 255, 0))
         return 0;
-    if (!c->rto_at)
+    if (!c->rto_at || from == c->snd_una) /* its acknowledgement takes a round trip from now on */
         set_rto(ctx, c, g);
     return 1;
 }

@@ -39,7 +39,7 @@ CHAM_HANDLER(rx)
     u32 size = (u32)(end - (u8 *)h), header = (h->offset >> 4) * 4;
     if (header < TCP_BYTES || header > size)
         return CHAM_ERROR(BAD_OFFSET);
-    if (!ctx->csum_ok && cham_csum(ctx, CHAM_SPAN(at, size), (u64)source + local + (IP_TCP << 8) + cham_htons(size)) != 0xffff)
+    if (!ctx->csum_ok && cham_csum(ctx, CHAM_SPAN(at, size), cham_fold((u64)source + local + (IP_TCP << 8) + cham_htons(size))) != 0xffff)
         return CHAM_ERROR(CHECKSUM);
     u32 zero = 0;
     struct scratch *m = cham_lookup(&scratches, &zero);
@@ -250,6 +250,7 @@ RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
         set_win(c, a, mss_of(c, a));
         c->flags = (c->flags & ~(RECOVERY | TIMED)) | LOST | HOLE_NOW;
         c->recover = c->snd_max;
+        c->lost_to = c->snd_max;
         c->high_rxt = c->snd_una;
         c->dupacks = 0;
 #pragma unroll
@@ -324,8 +325,8 @@ CHAM_INLINE u64 asked(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     if (kind == TCP_READ) {
         struct tcp_config *g = config_of(ctx);
         look_at_taken(c, a);
-        if (g)
-            tune(ctx, c, g, id);
+        if (g && c->flags & ROOMIER)
+            grow_receive(ctx, c, id, roomier(c, g), KEEP_MAX);
         return can_receive(c->state) && open_window(c, a) ? GO_ACK : CHAM_DONE;
     }
     if (kind == TCP_GROW)

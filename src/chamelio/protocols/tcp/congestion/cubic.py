@@ -1,7 +1,8 @@
 """CUBIC (RFC 9438): the window follows a cubic function of the time since the last reduction, and is never below Reno's.
 
 Windows are counted in segments, times in seconds. What the handler adds for each window acknowledged, `grow`, is set so that by
-the next look `win` is where the function is. Left out: HyStart++ and the undoing of reductions (section 4.9), which is handlers'.
+the next look `win` is where the function is. Left out are HyStart++, of which handlers do the first half, and the undoing of
+reductions (section 4.9), which is theirs, too.
 """
 
 from __future__ import annotations
