@@ -30,6 +30,7 @@ ROUTER, ATTACKERS = "10.0.3.254", "10.9.0.0/16"
 LINE_RATE = 1_488_095  # packets per second: the shortest ones on 1 Gbit/s
 STREAMS, PIECE = 4, 10_000
 BEFORE_NS, MEASURED_NS = 3_000_000, 8_000_000
+LIMIT_S = 0.01  # for a newcomer to be connected, and to be answered
 SYN_RCVD, ESTABLISHED = machine().number("SYN_RCVD"), machine().number("ESTABLISHED")
 Flood = Callable[[random.Random], Segment]
 
@@ -187,8 +188,8 @@ def run(flood: Flood = syns, rate: float = 0, *, every_s: float = 0, newcomers: 
             begun = loop.time()
             for n in range(newcomers):
                 at = loop.time()
-                pairs.append(await streams.connect())
-                await streams.ask(*pairs[-1], 1000 + n)
+                pairs.append(await asyncio.wait_for(streams.connect(), LIMIT_S))
+                await asyncio.wait_for(streams.ask(*pairs[-1], 1000 + n), LIMIT_S)
                 took.append(loop.time() - at)
             await asyncio.sleep(MEASURED_NS / 1e9 - (loop.time() - begun))
             spent = loop.time() - begun

@@ -129,6 +129,11 @@ def test_a_corner_is_as_the_rfcs_say(corner: str, cores: int) -> None:
             assert result.ok, f"\n{result}"
 
 
+def test_the_page_of_promises_names_the_corners() -> None:
+    (row,) = re.findall(r"^\| 22 \|.*$", (SCRIPTS.parents[3] / "docs" / "promises.md").read_text(), re.MULTILINE)
+    assert [corner for corner in CORNERS if corner not in row] == []
+
+
 def exchange(lab: Laboratory, local: int) -> int:
     """a opens a connection from a port, sends a little and is the first to close: TIME_WAIT is a's. 0, or why it was not opened."""
     attempt = lab.a.application.connect("10.0.0.2", 7, local=local)
