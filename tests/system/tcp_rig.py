@@ -107,6 +107,12 @@ class Linux:
         names, values = self.where.call(Path("/proc/thread-self/net/netstat").read_text).splitlines()[:2]
         return int(values.split()[names.split().index(name)])
 
+    def received(self) -> int:
+        """TCP segments that have come to this host (RFC 4022, tcpInSegs)."""
+        lines = self.where.call(Path("/proc/thread-self/net/snmp").read_text).splitlines()
+        names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+        return int(values[names.index("InSegs")])
+
     def socket(self) -> socket.socket:
         made = self.where.socket(socket.SOCK_STREAM)
         made.setblocking(False)
@@ -172,6 +178,11 @@ class Line:
     ours: Ours
     linux: Linux
 
+    @property
+    def interface(self) -> str:
+        """Of the Linux host."""
+        return "veth0" if self.backend == "afxdp" else "tap0"
+
     def ends(self, client: str) -> tuple[Side, Side]:
         """Client and server, by who is the client: `ours` or `linux`."""
         return (self.ours, self.linux) if client == "ours" else (self.linux, self.ours)
@@ -191,11 +202,10 @@ def joined(backend: str, fault: str = "") -> Iterator[Line]:
             port = f"afxdp:veth0,netns={host.name}"
         else:
             port = f"tap:tap0,netns={peer.name}"
-        routes = ("--route", "10.77.0.0/24=eth", "--route", f"10.99.0.0/24=eth@{PEER}")
+        routes = ("--route", "10.77.0.0/24=eth", "--route", f"10.99.0.0/24=eth@{PEER}", "--route", f"10.88.0.0/24=eth@{PEER}")
         stage = stack.enter_context(Stage("--port", f"eth=fault({fault}):{port}" if fault else f"eth={port}", *routes))
         if backend == "tap":
             peer.address("tap0", PEER)
-        peer.add_route("10.99.0.0/24", OURS)
         stage.tenant(TENANT, OURS)
         stage.load(TENANT, "tcp")
         stage.agent(TENANT, "tcp")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from system.tcp_rig import SILENT, Handler, Line, Side, Streams, close, digest, receive, send, serving, sysctls
+from system.tcp_rig import OURS, SILENT, Handler, Line, Side, Streams, close, digest, receive, send, serving, sysctls
 
 pytestmark = pytest.mark.root
 
@@ -206,6 +206,7 @@ def test_a_closed_port_refuses(line: Line, client: str) -> None:
 
 
 def test_linux_hears_of_no_answer_by_timeout(line: Line) -> None:
+    line.peer.add_route("10.99.0.0/24", OURS)
     with sysctls(line.peer, syn_retries=1, syn_linear_timeouts=0), pytest.raises(TimeoutError):
         asyncio.run(line.linux.connect(SILENT, 80))
 

@@ -67,6 +67,10 @@ class NetNs:
         """Bring an interface down."""
         self.route(lambda ipr, index: ipr.link("set", index=index, state="down"), interface)
 
+    def mtu(self, interface: str, size: int) -> None:
+        """How long packets of an interface may be, in bytes."""
+        self.route(lambda ipr, index: ipr.link("set", index=index, mtu=size), interface)
+
     def address(self, interface: str, address: str, prefix: int = 24) -> None:
         """Give an interface an address."""
         self.route(lambda ipr, index: ipr.addr("add", index=index, address=address, prefixlen=prefix), interface)
