@@ -11,23 +11,27 @@
 
 /* ---- bindings ---------------------------------------------------------------------------------------------- */
 
+/* Protocol 0 stands for the address itself. */
 static u32 bind_address(struct cham_core *core, const u64 *arg)
 {
     u32 network = (u32)arg[0], address = (u32)arg[1], protocol = (u32)arg[4], low = (u32)arg[5] >> 16, high = arg[5] & 0xffff;
+    struct cham_binding new = {.at = binding_at(network, address), .first = protocol << 16 | low, .further = high - low,
+                               .tenant = (u32)arg[2], .instance = (u32)arg[3], .steer = (u32)arg[6], .used = 1};
+    if (!protocol)
+        new.first = CHAM_NO_PROTOCOL, new.further = 0;
     u32 free = CHAM_NONE;
     for (u32 i = 0; i < CHAM_MAX_BINDINGS; i++) {
         struct cham_binding *b = core->bindings + i;
         if (!b->used)
             free = free == CHAM_NONE ? i : free;
-        else if (b->network == network && b->address == address && b->protocol == protocol && b->port_low <= high &&
-                 low <= b->port_high)
+        else if (b->at == new.at && b->first <= new.first + new.further && new.first <= b->first + b->further)
             return CHAM_STATUS_TAKEN;
     }
     if (free == CHAM_NONE)
         return CHAM_STATUS_FULL;
     u32 *head = core->bindings_head + binding_bucket(network, address);
-    core->bindings[free] = (struct cham_binding){1, network, address, (u32)arg[2], (u32)arg[3], (u16)low, (u16)high,
-                                                 protocol, (u32)arg[6], *head};
+    new.next = *head;
+    core->bindings[free] = new;
     *head = free;
     return CHAM_STATUS_OK;
 }
@@ -36,9 +40,9 @@ static void unbind(struct cham_core *core, u32 tenant, u32 instance)
 {
     for (u32 i = 0; i < CHAM_MAX_BINDINGS; i++) {
         struct cham_binding *b = core->bindings + i;
-        if (!b->used || b->tenant != tenant || (instance != CHAM_NONE && (b->instance != instance || !b->protocol)))
+        if (!b->used || b->tenant != tenant || (instance != CHAM_NONE && (b->instance != instance || b->first == CHAM_NO_PROTOCOL)))
             continue;
-        u32 *link = core->bindings_head + binding_bucket(b->network, b->address);
+        u32 *link = core->bindings_head + binding_bucket((u32)(b->at >> 32), (u32)b->at);
         while (*link != i)
             link = &core->bindings[*link].next;
         *link = b->next;
@@ -94,6 +98,8 @@ void cham_instance_init(struct cham_instance *inst, u32 ring_start)
             free[0] = m->max_entries;
             for (u32 k = 0; k < m->max_entries; k++)
                 free[1 + k] = m->max_entries - 1 - k; /* the top is entry 0 */
+        } else if (m->kind == CHAM_MAP_RING_OUT) {
+            inst->outbound |= 1ull << i;
         } else if (m->kind == CHAM_MAP_BYTES && pool_is(m)) {
             pool_init(base, m);
         } else if (m->kind == CHAM_MAP_TX || m->kind == CHAM_MAP_TIMER) {
@@ -164,7 +170,7 @@ static u32 replace_instance(struct cham_core *core, u32 from, u32 to)
     if (a->state != CHAM_INSTANCE_PAUSED || b->state != CHAM_INSTANCE_PREPARED || b->backlog_len)
         return CHAM_STATUS_BUSY;
     for (u32 i = 0; i < CHAM_MAX_BINDINGS; i++)
-        if (core->bindings[i].used && core->bindings[i].protocol && core->bindings[i].instance == from)
+        if (core->bindings[i].used && core->bindings[i].first != CHAM_NO_PROTOCOL && core->bindings[i].instance == from)
             core->bindings[i].instance = to;
     __builtin_memcpy(b->backlog, a->backlog, sizeof b->backlog);
     b->backlog_head = a->backlog_head;
@@ -223,12 +229,30 @@ static u32 detach(struct cham_core *core, u32 index, u32 context)
 
 /* ---- ports and routes ------------------------------------------------------------------------------------------ */
 
+static void list_polled(struct cham_core *core)
+{
+    core->n_polled = 0;
+    for (u32 i = 0; i < CHAM_MAX_PORTS; i++)
+        if (core->ports[i] && core->ports[i]->core == core->index)
+            core->polled[core->n_polled++] = core->ports[i];
+}
+
+static u32 add_port(struct cham_core *core, u32 index, struct cham_port *port)
+{
+    if (core->ports[index])
+        return CHAM_STATUS_TAKEN;
+    core->ports[index] = port;
+    list_polled(core);
+    return CHAM_STATUS_OK;
+}
+
 static u32 remove_port(struct cham_core *core, u32 index)
 {
     struct cham_port *port = core->ports[index];
     if (!port)
         return CHAM_STATUS_UNKNOWN;
     core->ports[index] = 0;
+    list_polled(core);
     if (port->core != core->index)
         return CHAM_STATUS_OK;
     for (u32 i = 0; i < port->n_tx; i++)
@@ -281,8 +305,8 @@ static u32 waiting_frames(const struct cham_core *core)
         n += core->neighbours[i].state != CHAM_NB_FREE ? core->neighbours[i].n_parked : 0;
     for (u32 k = 0; k < core->n_cores; k++)
         n += core->to[k] ? core->to[k]->prod - core->to[k]->reclaimed : 0;
-    for (u32 i = 0; i < CHAM_MAX_PORTS; i++)
-        for (const struct cham_port *p = core->ports[i]; p && p->core == core->index; p = p->inner) {
+    for (u32 i = 0; i < core->n_polled; i++)
+        for (const struct cham_port *p = core->polled[i]; p; p = p->inner) {
             n += p->n_tx;
             if (p->ops == &cham_fault_ops) {
                 const struct cham_fault *f = p->state;
@@ -322,10 +346,7 @@ static u32 execute(struct cham_core *core, u32 op, u64 *arg)
     case CHAM_OP_BIND:
         return bind_address(core, arg);
     case CHAM_OP_ADD_PORT:
-        if (core->ports[arg[0]])
-            return CHAM_STATUS_TAKEN;
-        core->ports[arg[0]] = (struct cham_port *)arg[1];
-        return CHAM_STATUS_OK;
+        return add_port(core, (u32)arg[0], (struct cham_port *)arg[1]);
     case CHAM_OP_REMOVE_PORT:
         return remove_port(core, (u32)arg[0]);
     case CHAM_OP_ADD_ROUTE:
@@ -351,6 +372,7 @@ static u32 execute(struct cham_core *core, u32 op, u64 *arg)
 void cham_command(struct cham_core *core)
 {
     core->command.status = execute(core, core->command.op, core->command.arg);
+    core->version++;
 }
 
 /* A fresh core: every list is empty, every frame free. `frames` and `free` hold `total` of them. */
@@ -367,6 +389,7 @@ void cham_core_init(struct cham_core *core, struct cham_frame *frames, u32 *free
     core->pool = (struct cham_pool){frames, free, total, total};
     core->cycles = core->cycles_base = core_cycles(core);
     core->now = core->ns_base;
+    core->version = 1; /* no destination is known */
 }
 
 /* Virtual time: when the earliest id of an instance's wheels comes due (ns), or ~0. */

@@ -19,6 +19,7 @@
 #define CHAM_MAX_ROUTES 32
 #define CHAM_MAX_BINDINGS 1024
 #define CHAM_MAX_NEIGHBOURS 256
+#define CHAM_DESTINATIONS 256 /* a power of two */
 #define CHAM_MAX_CONTEXTS 32
 #define CHAM_MAX_CORES 8
 #define CHAM_BACKLOG 256
@@ -127,6 +128,7 @@ struct cham_instance {
     u32 next;     /* next instance of the tenant */
     const struct cham_map *maps; /* the protocol's descriptors, for attaching, waking and clean-up */
     u32 n_maps;
+    u64 outbound;     /* bit i: map i is a ring to the application */
     u32 next_context; /* where the ring hook goes on, so that no application starves another */
     struct cham_instance_counters *counters;
     struct cham_ring punt, xmit;                           /* the provider's raw rings to and from the slow path */
@@ -170,15 +172,17 @@ struct cham_tenant {
 
 /* (network, address, IP protocol, port range) -> instance. Protocol 0: the address itself, for ARP and ICMP echo. */
 struct cham_binding {
-    u32 used;
-    u32 network, address;
+    u64 at;      /* network << 32 | address */
+    u32 first;   /* protocol << 16 | the lowest port, in host order */
+    u32 further; /* how many ports more */
     u32 tenant;
     u32 instance;
-    u16 port_low, port_high; /* host order, inclusive */
-    u32 protocol;
     u32 steer; /* enum cham_steer */
     u32 next;  /* next binding of the same hash bucket */
+    u32 used;
+    u32 pad;
 };
+#define CHAM_NO_PROTOCOL (1u << 31) /* `first` of the address itself */
 
 /* Which core owns a flow: chosen by who wrote the protocol, computed by everybody in the same way (demux.h). */
 enum cham_steer {
@@ -204,6 +208,15 @@ struct cham_neighbour {
     u32 parked;  /* first frame that waits */
     u32 n_parked;
 };
+
+/* Where packets for an address leave this host: what routes, neighbours and bindings said when one was last sent there. It holds as long as
+ * its version is the core's, which changes whenever one of those tables does in a way that could matter. */
+struct cham_destination {
+    u64 to; /* network << 32 | address */
+    u64 version;
+    struct cham_port *port; /* polled by this core */
+    u8 eth[2 + CHAM_ETH_LEN]; /* the Ethernet header, at an even place in a vector */
+} CHAM_ALIGNED(64);
 
 #define CHAM_WATCH_BELL (1ull << 32) /* in an event's data: a pipe that is to be emptied */
 
@@ -232,7 +245,7 @@ struct cham_core {
     s32 watched;   /* an epoll descriptor: bells (CHAM_WATCH_BELL | descriptor) and ports */
     s32 bells[CHAM_MAX_CORES]; /* write ends that wake the other cores */
     u32 poll_adaptive; /* 1: nap when idle */
-    u32 n_ports;
+    u32 n_polled; /* ports in `polled` */
     u32 n_active; /* tenants in `active` */
     u32 first;    /* who has the first turn of this round */
     u64 neighbours_due;
@@ -240,6 +253,7 @@ struct cham_core {
     struct cham_counters *counters;
     struct cham_handover *to[CHAM_MAX_CORES], *from[CHAM_MAX_CORES]; /* NULL: the core itself */
     struct cham_port *ports[CHAM_MAX_PORTS];
+    struct cham_port *polled[CHAM_MAX_PORTS]; /* those of this core, in order */
     const struct cham_unit *units[CHAM_MAX_UNITS];
     struct cham_instance *instances[CHAM_MAX_INSTANCES];
     struct cham_tenant tenants[CHAM_MAX_TENANTS];
@@ -249,6 +263,8 @@ struct cham_core {
     u32 n_routes;
     struct cham_route routes[CHAM_MAX_ROUTES]; /* the longest prefix first */
     struct cham_neighbour neighbours[CHAM_MAX_NEIGHBOURS];
+    u64 version; /* of bindings, ports, routes and neighbours */
+    struct cham_destination destinations[CHAM_DESTINATIONS];
     /* the mailbox: the control thread fills `command`, then raises `requested`; the round answers by `completed` */
     u32 requested CHAM_ALIGNED(64);
     u32 completed CHAM_ALIGNED(64);
@@ -324,6 +340,7 @@ void cham_drop(struct cham_core *core, struct cham_instance *inst, u32 tenant, s
 void cham_icmp(struct cham_core *core, u32 network, const struct cham_binding *address, struct cham_frame *frame);
 /* neighbour.c */
 void cham_arp(struct cham_core *core, struct cham_port *port, struct cham_frame *frame);
+const struct cham_neighbour *cham_neighbour(struct cham_core *core, const struct cham_port *port, u32 next_hop);
 void cham_neighbour_send(struct cham_core *core, struct cham_port *port, struct cham_instance *inst, u32 next_hop,
                          struct cham_frame *frame);
 void cham_neighbours_age(struct cham_core *core);

@@ -4,31 +4,35 @@
 
 #include "core.h"
 
-CHAM_INLINE u32 binding_bucket(u32 network, u32 address) { return (u32)(cham_mix(network ^ 0x9e3779b97f4a7c15ull, address | 1ull << 40) & 255); }
+/* Multiplicative: the addresses of a subnet, which differ in their last byte, have buckets of their own. */
+CHAM_INLINE u32 binding_bucket(u32 network, u32 address) { return (address + network * 0x85ebca6bu) * 0x9e3779b1u >> 24; }
 
-/* The binding of an address itself (protocol 0), or NULL: nobody here has it. */
-CHAM_INLINE const struct cham_binding *demux_address(const struct cham_core *core, u32 network, u32 address)
+CHAM_INLINE u64 binding_at(u32 network, u32 address) { return (u64)network << 32 | address; }
+
+/* The binding at an address whose range holds `what`, or NULL. */
+CHAM_INLINE const struct cham_binding *demux(const struct cham_core *core, u32 network, u32 address, u32 what)
 {
-    for (u32 i = core->bindings_head[binding_bucket(network, address)]; i != CHAM_NONE; i = core->bindings[i].next) {
+    for (u32 i = core->bindings_head[binding_bucket(network, address)]; i != CHAM_NONE;) {
         const struct cham_binding *b = core->bindings + i;
-        if (b->address == address && b->network == network && !b->protocol)
+        if (likely(b->at == binding_at(network, address) && what - b->first <= b->further))
             return b;
+        i = b->next;
     }
     return 0;
 }
 
+/* The binding of an address itself, or NULL: nobody here has it. */
+CHAM_INLINE const struct cham_binding *demux_address(const struct cham_core *core, u32 network, u32 address)
+{
+    return demux(core, network, address, CHAM_NO_PROTOCOL);
+}
+
 /* The binding of an IP protocol at an address whose port range holds `port` (host order), or NULL. Protocol 0, which packets
- * may carry too (RFC 8200, hop-by-hop options), stands for the address itself: no instance is behind it. */
+ * may carry too (RFC 8200, hop-by-hop options), is bound by nobody. */
 CHAM_INLINE const struct cham_binding *demux_protocol(const struct cham_core *core, u32 network, u32 address,
                                                       u32 protocol, u32 port)
 {
-    for (u32 i = core->bindings_head[binding_bucket(network, address)]; i != CHAM_NONE; i = core->bindings[i].next) {
-        const struct cham_binding *b = core->bindings + i;
-        if (b->address == address && b->network == network && b->protocol && b->protocol == protocol &&
-            port >= b->port_low && port <= b->port_high)
-            return b;
-    }
-    return 0;
+    return demux(core, network, address, protocol << 16 | port);
 }
 
 /* The core that owns a flow. `port` is the local one in host order, `ports` both as in the packet. What it depends on is known

@@ -20,10 +20,10 @@
 struct cham_frame {
     u32 index; /* its place in the pool; never changes */
     u16 len;   /* bytes of the packet, from the IP header on */
-    u8 port;   /* where it came from or goes to */
     u8 flags;
+    u8 unused;
     u32 hash;   /* keyed flow hash, from demultiplexing */
-    u32 tenant; /* who is charged for it, CHAM_NONE for the provider */
+    u32 tenant; /* while it waits for a next hop: who is charged for it, CHAM_NONE for the provider */
     u32 next;   /* link of whatever list holds it */
     u32 next_hop;
     u64 due;    /* fault injector: when it comes out */
@@ -51,8 +51,6 @@ CHAM_INLINE struct cham_frame *frame_get(struct cham_pool *pool)
     struct cham_frame *f = pool->frames + pool->free[--pool->n_free];
     f->len = 0;
     f->flags = 0;
-    f->tenant = CHAM_NONE;
-    f->next = CHAM_NONE;
     return f;
 }
 

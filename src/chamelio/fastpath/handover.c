@@ -67,7 +67,6 @@ u32 cham_poll_handovers(struct cham_core *core)
             const struct cham_frame *theirs = slot->frame;
             f->len = theirs->len;
             f->flags = theirs->flags;
-            f->port = theirs->port;
             f->csum_start = theirs->csum_start;
             f->csum_at = theirs->csum_at;
             __builtin_memcpy(frame_ip(f), theirs->bytes + CHAM_IP_OFFSET, theirs->len);

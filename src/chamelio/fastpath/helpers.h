@@ -12,6 +12,8 @@
 
 #define HELPER __attribute__((noinline)) /* mode `separate` calls them; the joint compiler makes them alwaysinline */
 
+#define ZEROED_BYTES 64
+
 CHAM_INLINE u8 *turn_base(const struct cham_turn *t) { return instance_base(t->inst); }
 
 CHAM_INLINE void turn_packet(struct cham_turn *t, u32 len)
@@ -28,6 +30,15 @@ CHAM_INLINE u32 turn_frame(struct cham_turn *t)
         return 1;
     t->frame = frame_get(&t->core->pool);
     return t->frame != 0;
+}
+
+/* What lies between a packet's end and bytes that it gets further on carries nobody's old bytes. */
+CHAM_INLINE void zero_gap(struct cham_frame *f, u64 from, u64 to)
+{
+    if (likely(!from && to <= ZEROED_BYTES)) /* headers, as a rule: what is zeroed behind them is not the packet's yet */
+        __builtin_memset(frame_ip(f), 0, ZEROED_BYTES);
+    else
+        __builtin_memset(frame_ip(f) + from, 0, to - from);
 }
 
 CHAM_INLINE void copy_value(void *to, const void *from, u32 size) { __builtin_memcpy(to, from, size); }
@@ -130,7 +141,7 @@ HELPER s64 cham_h_cham_resize(struct cham_turn *t, struct chamelio_ctx *ctx, u64
         return -CHAM_ENOSPC;
     u32 old = t->frame->len;
     if (len > old)
-        __builtin_memset(frame_ip(t->frame) + old, 0, len - old);
+        zero_gap(t->frame, old, len);
     turn_packet(t, (u32)len);
     return 0;
 }
@@ -166,7 +177,7 @@ HELPER s64 cham_h_cham_pkt_to_bytes(struct cham_turn *t, struct chamelio_ctx *ct
     u64 at = pos & (b.size - 1), head = b.size - at;
     const u8 *from = frame_ip(t->frame) + cham_nospec(off, CHAM_IP_MAX + 1);
     if (likely(len <= head)) {
-        __builtin_memcpy(b.at + at, from, len);
+        cham_copy(b.at + at, from, len);
     } else {
         __builtin_memcpy(b.at + at, from, head);
         __builtin_memcpy(b.at, from + head, len - head);
@@ -185,12 +196,12 @@ HELPER s64 cham_h_cham_bytes_to_pkt(struct cham_turn *t, struct chamelio_ctx *ct
     if (unlikely(!turn_frame(t)))
         return -CHAM_ENOSPC;
     u32 old = t->frame->len;
-    if (off > old) /* a gap carries nobody's old bytes */
-        __builtin_memset(frame_ip(t->frame) + old, 0, off - old);
+    if (off > old)
+        zero_gap(t->frame, old, off);
     u64 at = pos & (b.size - 1), head = b.size - at;
     u8 *to = frame_ip(t->frame) + cham_nospec(off, CHAM_IP_MAX + 1);
     if (likely(len <= head)) {
-        __builtin_memcpy(to, b.at + at, len);
+        cham_copy(to, b.at + at, len);
     } else {
         __builtin_memcpy(to, b.at + at, head);
         __builtin_memcpy(to + head, b.at, len - head);
@@ -219,7 +230,7 @@ HELPER s64 cham_h_cham_csum(struct cham_turn *t, struct chamelio_ctx *ctx, u64 s
     (void)ctx;
     if (unlikely(!t->frame || !span_fits(off, len, t->frame->len)))
         return -CHAM_EINVAL;
-    return cham_fold(csum_bytes(frame_ip(t->frame) + cham_nospec(off, CHAM_IP_MAX + 1), len, (u32)seed));
+    return cham_fold(csum_bytes(frame_ip(t->frame) + cham_nospec(off, CHAM_IP_MAX + 1), len, (u32)seed + (seed >> 32)));
 }
 
 HELPER s64 cham_h_cham_schedule(struct cham_turn *t, const struct cham_map *m, u64 id, u64 when)
@@ -279,13 +290,14 @@ HELPER u64 cham_h_cham_hash(struct cham_turn *t, struct chamelio_ctx *ctx, u64 a
 HELPER s64 cham_h_cham_emit(struct cham_turn *t, struct chamelio_ctx *ctx)
 {
     struct cham_outcome *o = t->outcome;
+    struct cham_frame *f = t->frame;
     (void)ctx;
-    if (unlikely(!t->frame))
+    if (unlikely(!f))
         return -CHAM_EINVAL;
     if (unlikely(!t->emits))
         return -CHAM_ENOSPC;
     t->emits--;
-    o->out[o->n_out++] = t->frame;
+    o->out[o->n_out++] = f;
     t->frame = 0;
     t->ctx.data = 0;
     t->ctx.data_end = 0;
@@ -294,12 +306,13 @@ HELPER s64 cham_h_cham_emit(struct cham_turn *t, struct chamelio_ctx *ctx)
 
 HELPER s64 cham_h_cham_csum_later(struct cham_turn *t, struct chamelio_ctx *ctx, u64 start, u64 at)
 {
+    struct cham_frame *f = t->frame;
     (void)ctx;
-    if (unlikely(!t->frame || at < start || at > CHAM_IP_MAX))
+    if (unlikely(!f || at < start || at > CHAM_IP_MAX))
         return -CHAM_EINVAL;
-    t->frame->csum_start = (u16)start;
-    t->frame->csum_at = (u16)at;
-    t->frame->flags |= CHAM_FRAME_CSUM_LATER;
+    f->csum_start = (u16)start;
+    f->csum_at = (u16)at;
+    f->flags |= CHAM_FRAME_CSUM_LATER;
     return 0;
 }
 

@@ -15,7 +15,6 @@ static void echo_reply(struct cham_core *core, u32 network, u32 tenant, struct c
     cham_store16(icmp + 2, 0);
     cham_store16(icmp + 2, (u16)~inet_sum(icmp, f->len - ipv4_header(ip)));
     f->flags = 0;
-    f->tenant = CHAM_NONE;
     core->counters->icmp_handled++;
     core->counters->tenants[tenant].icmp_echo++;
     cham_send(core, network, 0, f);
@@ -34,9 +33,9 @@ void cham_icmp(struct cham_core *core, u32 network, const struct cham_binding *a
         const u8 *quoted = icmp + ICMP_MIN;
         u32 left = len - ICMP_MIN;
         if (left >= IPV4_MIN && quoted[0] >> 4 == 4 && ipv4_header(quoted) >= IPV4_MIN &&
-            left >= ipv4_header(quoted) + 4 && cham_load32(quoted + IPV4_SRC) == address->address) {
+            left >= ipv4_header(quoted) + 4 && cham_load32(quoted + IPV4_SRC) == (u32)address->at) {
             const struct cham_binding *b =
-                demux_protocol(core, network, address->address, quoted[IPV4_PROTOCOL],
+                demux_protocol(core, network, (u32)address->at, quoted[IPV4_PROTOCOL],
                                cham_be16(cham_load16(quoted + ipv4_header(quoted))));
             if (b) {
                 core->counters->icmp_handled++;

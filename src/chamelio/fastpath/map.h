@@ -314,6 +314,12 @@ CHAM_INLINE u64 wheel_due(const struct wheel *w)
     return (tick + 1) << WHEEL_TICK_SHIFT;
 }
 
+/* Whether there is nothing to look at before time moves on. */
+CHAM_INLINE u32 wheel_rests(const struct wheel *w, u64 now)
+{
+    return !w->armed || (w->tick >= now >> WHEEL_TICK_SHIFT && w->head[NODE_EXPIRING] == CHAM_NONE && w->head[NODE_QUEUED] == CHAM_NONE);
+}
+
 /* The next id whose tick has passed, or CHAM_NONE; *budget limits how many ids and revolutions are looked at, *moved counts the
  * ids that only moved up. An id is never early, and one tick late at most when the budget suffices. */
 CHAM_INLINE u32 wheel_next(struct wheel *w, struct wheel_node *nodes, u64 now, u32 *budget, u32 *moved)

@@ -44,6 +44,8 @@ static struct cham_neighbour *claim(struct cham_core *core, u32 network, u32 add
 static struct cham_neighbour *enter(struct cham_core *core, const struct cham_port *port, u32 address, u32 source)
 {
     struct cham_neighbour *n = claim(core, port->network, address);
+    if (n && n->state != CHAM_NB_FREE)
+        core->version++;
     if (n)
         *n = (struct cham_neighbour){.state = CHAM_NB_INCOMPLETE, .network = port->network, .address = address,
                                      .port = port->index, .source = source, .parked = CHAM_NONE};
@@ -61,14 +63,6 @@ static void arp_write(u8 *arp, u32 op, const u8 *sender_mac, u32 sender, const u
     cham_store32(arp + ARP_TARGET_IP, target);
 }
 
-static void eth_write(struct cham_frame *f, const u8 *to, const u8 *from, u32 type)
-{
-    u8 *eth = frame_eth(f);
-    __builtin_memcpy(eth, to, 6);
-    __builtin_memcpy(eth + 6, from, 6);
-    cham_store16(eth + 12, cham_be16((u16)type));
-}
-
 static void ask(struct cham_core *core, struct cham_neighbour *n)
 {
     static const u8 everybody[6] = {255, 255, 255, 255, 255, 255}, nobody[6];
@@ -80,7 +74,7 @@ static void ask(struct cham_core *core, struct cham_neighbour *n)
         return; /* asked again when the retry is due */
     arp_write(frame_ip(f), ARP_REQUEST, port->mac, n->source, nobody, n->address);
     f->len = ARP_BYTES;
-    eth_write(f, n->state == CHAM_NB_STALE ? n->mac : everybody, port->mac, ETH_ARP);
+    eth_header(frame_eth(f), n->state == CHAM_NB_STALE ? n->mac : everybody, port->mac, ETH_ARP);
     cham_port_queue(core, port, f);
 }
 
@@ -93,7 +87,7 @@ static void unpark(struct cham_core *core, struct cham_neighbour *n, u32 resolve
         if (f->tenant != CHAM_NONE)
             core->tenants[f->tenant].parked--;
         if (resolved && port) {
-            eth_write(f, n->mac, port->mac, ETH_IPV4);
+            eth_header(frame_eth(f), n->mac, port->mac, ETH_IPV4);
             cham_port_queue(core, port, f);
         } else {
             cham_drop(core, 0, f->tenant, f, CHAM_DROP_NEIGHBOUR);
@@ -106,10 +100,12 @@ static void forget(struct cham_core *core, struct cham_neighbour *n)
 {
     unpark(core, n, 0);
     n->state = CHAM_NB_FREE;
+    core->version++;
 }
 
 static void learn(struct cham_core *core, struct cham_neighbour *n, const u8 *mac)
 {
+    core->version += __builtin_memcmp(n->mac, mac, 6) != 0;
     __builtin_memcpy(n->mac, mac, 6);
     n->state = CHAM_NB_REACHABLE;
     n->tries = 0;
@@ -142,18 +138,26 @@ void cham_arp(struct cham_core *core, struct cham_port *port, struct cham_frame 
     arp_write(arp, ARP_REPLY, port->mac, target, mac, sender);
     f->len = ARP_BYTES;
     f->flags = 0;
-    eth_write(f, mac, port->mac, ETH_ARP);
+    eth_header(frame_eth(f), mac, port->mac, ETH_ARP);
     cham_port_queue(core, port, f);
+}
+
+/* The neighbour that packets to a next hop can be sent to at once, or NULL. */
+const struct cham_neighbour *cham_neighbour(struct cham_core *core, const struct cham_port *port, u32 next_hop)
+{
+    const struct cham_neighbour *n = find(core, port->network, next_hop);
+    return likely(n && n->state != CHAM_NB_INCOMPLETE && n->port == port->index) ? n : 0;
 }
 
 void cham_neighbour_send(struct cham_core *core, struct cham_port *port, struct cham_instance *inst, u32 next_hop,
                          struct cham_frame *f)
 {
-    struct cham_neighbour *n = find(core, port->network, next_hop);
-    if (likely(n && n->state != CHAM_NB_INCOMPLETE && n->port == port->index)) {
-        eth_write(f, n->mac, port->mac, ETH_IPV4);
+    const struct cham_neighbour *known = cham_neighbour(core, port, next_hop);
+    if (likely(known)) {
+        eth_header(frame_eth(f), known->mac, port->mac, ETH_IPV4);
         return cham_port_queue(core, port, f);
     }
+    struct cham_neighbour *n = find(core, port->network, next_hop);
     u32 tenant = inst ? inst->tenant : CHAM_NONE;
     if (n && n->port != port->index)
         forget(core, n), n = 0;

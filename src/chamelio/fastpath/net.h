@@ -19,6 +19,7 @@
 #define ARP_TARGET_IP 24
 
 #define IPV4_MIN 20
+#define IPV4_PLAIN 0x45 /* the first byte of a header without options */
 #define IPV4_TOTAL 2
 #define IPV4_FRAGMENT 6
 #define IPV4_TTL 8
@@ -36,13 +37,23 @@
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER 12
 
+CHAM_INLINE void eth_header(u8 *eth, const u8 *to, const u8 *from, u32 type)
+{
+    __builtin_memcpy(eth, to, 6);
+    __builtin_memcpy(eth + 6, from, 6);
+    cham_store16(eth + 12, cham_be16((u16)type));
+}
+
 CHAM_INLINE u32 ipv4_header(const u8 *ip) { return (ip[0] & 15u) * 4; }
+
+/* The six bytes of a MAC at the top of a word; the two bytes behind it are read, too. */
+CHAM_INLINE u64 mac_bits(const u8 *mac) { return cham_load64(mac) << 16; }
 
 /* Neither 0/8, 127/8, multicast nor reserved (RFC 1122 section 3.2.1.3); `address` in packet byte order. */
 CHAM_INLINE u32 ipv4_unicast(u32 address)
 {
     u8 first = (u8)address;
-    return first != 0 && first != 127 && first < 224;
+    return (u8)(first - 1) < 223 && first != 127;
 }
 
 /* A 32-bit-wise sum folded to 16 bits. */
@@ -69,12 +80,18 @@ CHAM_INLINE u32 inet_sum(const u8 *p, u32 len)
     return inet_fold(sum);
 }
 
-/* The same over an IPv4 header, which has no options as a rule. */
-CHAM_INLINE u32 ipv4_sum(const u8 *ip, u32 header)
+/* Whether the 20 bytes of a header without options add up: their sum is 0xffff with the carries added in. */
+CHAM_INLINE u32 ipv4_plain_sum(const u8 *ip)
 {
-    if (likely(header == IPV4_MIN))
-        return inet_fold((u64)cham_load32(ip) + cham_load32(ip + 4) + cham_load32(ip + 8) + cham_load32(ip + 12) + cham_load32(ip + 16));
-    return inet_sum(ip, header);
+    u64 sum = cham_load64(ip), middle = cham_load64(ip + 8), last = cham_load32(ip + 16);
+    sum += middle;
+    last += sum < middle;
+    sum += last;
+    sum += sum < last;
+    __asm__("" : "+r"(sum)); /* else the carries are computed twice */
+    /* a half plus the other, and what the other pair carries: what folds a sum, in the upper half */
+    u32 half = (u32)((sum + (sum << 32 | sum >> 32)) >> 32);
+    return (half + (half << 16 | half >> 16)) >> 16 == 0xffff;
 }
 
 #endif

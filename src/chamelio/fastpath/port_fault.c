@@ -69,7 +69,6 @@ static void fault_meet(struct cham_port *port, struct fault_direction *d, struct
     if (copy) {
         __builtin_memcpy(frame_eth(copy), frame_eth(f), frame_wire_len(f));
         copy->len = f->len;
-        copy->port = f->port;
         copy->flags = f->flags;
         counters->duplicated++;
     } else if (twice) {

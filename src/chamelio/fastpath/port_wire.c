@@ -17,61 +17,65 @@ static u32 wire_rx(struct cham_port *port, struct cham_frame **frames, u32 max, 
         port->counters.rx_refused++;
         return 0;
     }
-    u32 n = 0;
-    for (; ready && n < max; ready--) {
-        const struct wire_slot *slot = &w->in->slots[w->in_cons % WIRE_SLOTS];
+    struct wire_ring *in = w->in;
+    struct cham_pool *pool = port->pool;
+    u32 cons = w->in_cons, n = 0;
+    u64 bytes = 0;
+    for (; ready && n < max; ready--, cons++) {
+        const struct wire_slot *slot = &in->slots[cons % WIRE_SLOTS];
         u32 len = untrusted_u32(&slot->len);
         if (unlikely(len < CHAM_ETH_LEN || len > CHAM_ETH_LEN + CHAM_IP_MAX)) {
             port->counters.rx_refused++;
-            w->in_cons++;
             continue;
         }
-        struct cham_frame *f = frame_get(port->pool);
+        struct cham_frame *f = frame_get(pool);
         if (unlikely(!f))
             break; /* the wire keeps it: backpressure, not loss */
-        untrusted_copy(frame_eth(f), slot->bytes, len);
         f->len = (u16)(len - CHAM_ETH_LEN);
         f->flags = (u8)(untrusted_u32(&slot->flags) & CHAM_FRAME_CSUM_OK);
-        port->counters.rx_bytes += len;
+        untrusted_copy_packet(frame_eth(f), slot->bytes, len);
+        bytes += len;
         frames[n++] = f;
-        w->in_cons++;
     }
-    publish_u32(&w->in->cons, w->in_cons);
+    w->in_cons = cons;
+    publish_u32(&in->cons, cons);
     port->counters.rx_packets += n;
+    port->counters.rx_bytes += bytes;
     return n;
 }
 
 static void wire_tx(struct cham_port *port, struct cham_frame **frames, u32 n, u64 now)
 {
     struct cham_wire *w = port->state;
+    struct wire_ring *out = w->out;
+    struct cham_pool *pool = port->pool;
     (void)now;
-    u32 used = untrusted_distance(w->out_prod, untrusted_u32(&w->out->cons), WIRE_SLOTS);
+    u32 prod = w->out_prod, used = untrusted_distance(prod, untrusted_u32(&out->cons), WIRE_SLOTS), i = 0;
     if (unlikely(used == UNTRUSTED_LIE)) {
         w->damaged = 1;
         port->status = CHAM_PORT_DOWN;
     }
-    for (u32 i = 0; i < n; i++) {
+    u32 fit = likely(!w->damaged) ? cham_min(n, WIRE_SLOTS - used) : 0;
+    u64 bytes = 0;
+    for (; i < fit; i++, prod++) {
         struct cham_frame *f = frames[i];
-        if (unlikely(w->damaged)) {
-            port->counters.tx_down++;
-        } else if (unlikely(used == WIRE_SLOTS)) {
-            port->counters.tx_full++;
-        } else {
-            struct wire_slot *slot = &w->out->slots[w->out_prod % WIRE_SLOTS];
-            u32 len = frame_wire_len(f);
-            slot->len = len;
-            slot->flags = f->flags & CHAM_FRAME_CSUM_OK;
-            __builtin_memcpy(slot->bytes, frame_eth(f), len);
-            port->counters.tx_packets++;
-            port->counters.tx_bytes += len;
-            w->out_prod++;
-            used++;
-        }
-        frame_put(port->pool, f);
+        struct wire_slot *slot = &out->slots[prod % WIRE_SLOTS];
+        u32 len = frame_wire_len(f);
+        slot->len = len;
+        slot->flags = f->flags & CHAM_FRAME_CSUM_OK;
+        cham_copy_packet(slot->bytes, frame_eth(f), len);
+        bytes += len;
+        frame_put(pool, f);
     }
-    publish_u32(&w->out->prod, w->out_prod);
+    w->out_prod = prod;
+    port->counters.tx_packets += fit;
+    port->counters.tx_bytes += bytes;
+    *(w->damaged ? &port->counters.tx_down : &port->counters.tx_full) += n - fit;
+    for (; i < n; i++)
+        frame_put(pool, frames[i]);
+    publish_u32(&out->prod, prod);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* what is there before whether it sleeps */
-    if (unlikely(untrusted_u32(&w->out->wait)) && w->bell >= 0 && write(w->bell, "", 1) < 0)
+    if (unlikely(untrusted_u32(&out->wait)) && w->bell >= 0 && write(w->bell, "", 1) < 0)
         return; /* it is full: it has been rung often enough */
 }
 

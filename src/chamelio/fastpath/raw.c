@@ -95,8 +95,8 @@ u32 cham_raw_poll(struct cham_core *core, struct cham_instance *inst)
 /* Does context `c` sleep on any of its outbound rings? */
 static u32 sleeps(struct cham_instance *inst, u32 c)
 {
-    for (u32 i = 0; i < inst->n_maps; i++)
-        if (inst->maps[i].kind == CHAM_MAP_RING_OUT && untrusted_u32(&ring_at(instance_base(inst), inst->maps + i, c)->wait))
+    for (u64 left = inst->outbound; left; left &= left - 1)
+        if (untrusted_u32(&ring_at(instance_base(inst), inst->maps + __builtin_ctzll(left), c)->wait))
             return 1;
     return c == 0 && untrusted_u32(&raw_ring(inst, 0)->wait);
 }

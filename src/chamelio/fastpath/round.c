@@ -5,10 +5,8 @@ static u32 poll_ports(struct cham_core *core)
 {
     struct cham_frame *frames[CHAM_BURST];
     u32 total = 0;
-    for (u32 i = 0; i < CHAM_MAX_PORTS; i++) {
-        struct cham_port *port = core->ports[i];
-        if (!port || port->core != core->index)
-            continue;
+    for (u32 i = 0; i < core->n_polled; i++) {
+        struct cham_port *port = core->polled[i];
         u32 n = port->ops->rx(port, frames, CHAM_BURST, core->now);
         if (n)
             cham_input(core, port, frames, n);
@@ -57,6 +55,7 @@ static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst, u32
     for (u32 i = 0; i < n; i++) {
         frames[i] = core->pool.frames + inst->backlog[(inst->backlog_head + i) % CHAM_BACKLOG];
         __builtin_prefetch(frames[i]);
+        __builtin_prefetch(frame_ip(frames[i]));
     }
     inst->backlog_head = (inst->backlog_head + n) % CHAM_BACKLOG;
     inst->backlog_len -= n;
@@ -122,7 +121,8 @@ static u32 turn(struct cham_core *core, u32 index)
             if (only)
                 so_far = 0; /* further instances of a turn share its stamp; the first carries the cycles */
             for (u32 h = 0; so_far && h < CHAM_HOOKS; h++)
-                inst->counters->hooks[h].cycles += so_far * share[h] / total;
+                if (share[h])
+                    inst->counters->hooks[h].cycles += so_far * share[h] / total;
             only = inst;
         }
     }
@@ -164,10 +164,8 @@ static u32 serve_tenants(struct cham_core *core)
 
 static void flush_ports(struct cham_core *core)
 {
-    for (u32 i = 0; i < CHAM_MAX_PORTS; i++) {
-        struct cham_port *port = core->ports[i];
-        if (!port || port->core != core->index)
-            continue;
+    for (u32 i = 0; i < core->n_polled; i++) {
+        struct cham_port *port = core->polled[i];
         if (port->n_tx)
             port->ops->tx(port, port->txq, port->n_tx, core->now);
         port->n_tx = 0;

@@ -44,9 +44,9 @@ static void ask(struct cham_core *core, u32 ring)
     for (u32 t = 0; t < core->n_active; t++)
         for (u32 i = core->tenants[core->active[t]].instances; i != CHAM_NONE; i = core->instances[i]->next)
             ask_instance(core->instances[i], ring);
-    for (u32 i = 0; i < CHAM_MAX_PORTS; i++)
-        if (core->ports[i] && core->ports[i]->core == core->index && core->ports[i]->ops->ask)
-            core->ports[i]->ops->ask(core->ports[i], ring);
+    for (u32 i = 0; i < core->n_polled; i++)
+        if (core->polled[i]->ops->ask)
+            core->polled[i]->ops->ask(core->polled[i], ring);
     for (u32 k = 0; k < core->n_cores; k++)
         if (core->from[k])
             publish_u32(&core->from[k]->wait, ring);
@@ -65,8 +65,8 @@ static u64 next_due(const struct cham_core *core)
                 if (wheel_runs(core, inst, inst->maps + k))
                     due = earlier(due, wheel_due((const struct wheel *)(instance_base(inst) + inst->maps[k].index)));
         }
-    for (u32 i = 0; i < CHAM_MAX_PORTS; i++)
-        for (const struct cham_port *p = core->ports[i]; p && p->core == core->index; p = p->inner)
+    for (u32 i = 0; i < core->n_polled; i++)
+        for (const struct cham_port *p = core->polled[i]; p; p = p->inner)
             if (p->ops == &cham_fault_ops)
                 due = earlier(due, cham_fault_due(p));
     return due;

@@ -45,10 +45,6 @@ CHAM_INLINE void settle(struct cham_turn *t, struct cham_outcome *o, u64 verdict
 {
     struct cham_instance_counters *c = t->inst->counters;
     struct cham_frame *f = t->frame;
-    if (likely(verdict == CHAM_TX && f)) {
-        o->out[o->n_out++] = f;
-        return;
-    }
     if (likely(verdict == CHAM_DONE)) {
         if (f) { /* it may have been emitted */
             if (hook == CHAM_RX && t->emits == CHAM_EMITS) /* the one that was received, not one that was built after it */
@@ -57,6 +53,10 @@ CHAM_INLINE void settle(struct cham_turn *t, struct cham_outcome *o, u64 verdict
                 c->consumed++;
             frame_put(&t->core->pool, f);
         }
+        return;
+    }
+    if (likely(verdict == CHAM_TX && f)) {
+        o->out[o->n_out++] = f;
         return;
     }
     if (verdict == CHAM_PUNT && f) {
@@ -91,8 +91,6 @@ static u32 unit_rx(struct cham_core *core, struct cham_instance *inst, struct ch
     u64 bytes = 0;
     begin(&t, &o, core, inst);
     for (u32 i = 0; i < n; i++) {
-        if (i + 4 < n)
-            __builtin_prefetch(frame_ip(frames[i + 4]));
         struct cham_frame *f = frames[i];
         t.frame = f;
         t.emits = CHAM_EMITS;
@@ -160,6 +158,8 @@ CHAM_INLINE u32 unit_due(struct cham_core *core, struct cham_instance *inst, con
 {
     u8 *base = instance_base(inst);
     struct wheel *w = (struct wheel *)(base + m->index);
+    if (wheel_rests(w, core->now))
+        return 0;
     struct wheel_node *nodes = (struct wheel_node *)(base + m->keys);
     struct cham_turn t;
     struct cham_outcome o;

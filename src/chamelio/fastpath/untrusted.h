@@ -21,6 +21,12 @@ CHAM_INLINE void untrusted_copy(void *to, const void *from, u64 len)
     __asm__ volatile("" : : "r"(to) : "memory");
 }
 
+CHAM_INLINE void untrusted_copy_packet(void *to, const void *from, u64 len)
+{
+    cham_copy_packet(to, from, len);
+    __asm__ volatile("" : : "r"(to) : "memory");
+}
+
 /* How many entries lie between our position and the index that the peer claims; more than the ring holds is a lie. */
 #define UNTRUSTED_LIE CHAM_NONE
 CHAM_INLINE u32 untrusted_distance(u32 claimed, u32 ours, u32 capacity)

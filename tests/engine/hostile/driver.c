@@ -437,7 +437,7 @@ static void guard(u64 rounds)
         memcpy(frame_eth(at_end), made, CHAM_ETH_LEN + len);
         at_end->len = (u16)len;
         cham_input(core, &port, &at_end, 1);
-        if (core->pool.n_free < FRAMES && core->pool.free[core->pool.n_free] == f->index) { /* somebody keeps it */
+        if (!core->pool.n_free || core->pool.free[core->pool.n_free - 1] != f->index) { /* somebody keeps it */
             memcpy(f, at_end, head);
             memcpy(frame_eth(f), frame_eth(at_end), CHAM_ETH_LEN + len);
         }
