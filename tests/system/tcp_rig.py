@@ -56,10 +56,11 @@ class Ours:
 
     stage: Stage
     address: str = OURS
+    backlog: int = 2000
 
     @contextlib.asynccontextmanager
     async def listening(self, connected: Connected) -> AsyncIterator[int]:
-        server = await chamelio.start_server(connected, backlog=2000, limit=LIMIT, tenant=TENANT, run=self.stage.run)
+        server = await chamelio.start_server(connected, backlog=self.backlog, limit=LIMIT, tenant=TENANT, run=self.stage.run)
         try:
             yield server.port
         finally:

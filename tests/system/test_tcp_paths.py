@@ -15,7 +15,22 @@ import pytest
 from chamelio.bench.netns import Veth
 from netns import namespaces
 from system.rig import FAR, ROUTER
-from system.tcp_rig import BACKENDS, Line, Linux, Streams, close, digest, echo, joined, our_info, receive, send, serving
+from system.tcp_rig import (
+    BACKENDS,
+    Line,
+    Linux,
+    Streams,
+    close,
+    digest,
+    echo,
+    joined,
+    linux_info,
+    our_info,
+    receive,
+    send,
+    serving,
+    sysctls,
+)
 
 pytestmark = pytest.mark.root
 
@@ -82,6 +97,69 @@ def test_a_link_that_was_away_has_lost_nothing(line: Line, client: str, away: fl
             await close(writer)
 
     asyncio.run(run())
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def distant(request: pytest.FixtureRequest) -> Iterator[Line]:
+    """A round trip takes 20 ms."""
+    with joined(request.param, "delay=10ms,limit=16384") as one:
+        yield one
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_windows_grow_with_the_distance(distant: Line, client: str) -> None:
+    async def run() -> None:
+        ends: dict[str, Streams] = {}
+
+        async def both(*streams: Any) -> None:
+            _, got = await asyncio.gather(send(streams[1], LENGTH), receive(streams[0]))
+            assert got == (LENGTH, digest(LENGTH))
+
+        async def serve(*streams: Any) -> None:
+            ends["linux" if client == "ours" else "ours"] = streams
+            await both(*streams)
+            await known.wait()
+            await close(streams[1])
+
+        known = asyncio.Event()
+        asks, serves = distant.ends(client)
+        async with serving(serves, serve) as port:
+            ends[client] = await asks.connect(serves.address, port)
+            await both(*ends[client])
+            ours, linux = our_info(ends["ours"]), linux_info(ends["linux"])
+            known.set()
+            await close(ends[client][1])
+        assert ours["srtt"] > 19_000
+        assert ours["win"] > 65_536 and linux.peer_window > 500_000
+
+    asyncio.run(run())
+
+
+def test_more_clients_than_the_backlog_are_served_by_cookies(distant: Line) -> None:
+    """Most SYNs of Linux come before any handshake is over. A cookie has room for every option but ECN."""
+    clients = 100
+    distant.ours.backlog = 10
+
+    async def run() -> None:
+        options: list[int] = []
+
+        async def serve(*streams: Any) -> None:
+            options.append(our_info(streams)["options"])
+            await echo(*streams)
+
+        async with serving(distant.ours, serve) as port:
+            streams = await asyncio.gather(*(distant.linux.connect(distant.ours.address, port) for _ in range(clients)))
+            for number, (reader, writer) in enumerate(streams):
+                _, got = await asyncio.gather(send(writer, 5000, number), receive(reader))
+                assert got == (5000, digest(5000, number))
+                await close(writer)
+        assert len(options) == clients and set(options) == {7, 15} and options.count(7) > clients // 2
+
+    try:
+        with sysctls(distant.peer, ecn=1):
+            asyncio.run(run())
+    finally:
+        distant.ours.backlog = 2000
 
 
 async def echo_until_reset(*streams: Any) -> None:
