@@ -188,6 +188,14 @@ def test_build_takes_a_folder(cham: Run, tmp_path: Path) -> None:
     assert (tmp_path / "probe" / "probe.bpf.o").exists()
 
 
+def test_copy_takes_a_shipped_protocol(cham: Run, tmp_path: Path) -> None:
+    mine = str(tmp_path / "mine")
+    done = cham("protocol", "copy", "udp", mine, "-o", "json")
+    assert done.exit == 0 and {"udp.bpf.c", "protocol.toml", "slowpath.py"} <= set(done.json["files"])
+    assert cham("protocol", "copy", "udp", mine).exit == 2, "it is there already"
+    assert "did you mean 'udp'" in cham("protocol", "copy", "udpp", str(tmp_path / "other")).err
+
+
 def test_explain_knows_the_codes(cham: Run) -> None:
     assert "packet" in cham("explain", "v102").out
     assert cham("explain", "V999").exit == 2
