@@ -14,12 +14,12 @@ Calls = dict[tuple[str, str], int]
 PHASES: dict[str, tuple[str, ...]] = {
     "application": ("measured_application", "answer_all", "tcp_app_*"),
     "port_rx": ("wire_rx",),
-    "input": ("cham_deliver",),
-    "round_and_input": ("cham_round", "cham_input"),  # the compiler makes one function of them
+    "input": ("cham_input", "cham_deliver"),
+    "round": ("cham_round",),
     "rx_handler": ("unit_rx", "cham_separate_rx"),
     "ring_handler": ("unit_ring", "cham_separate_ring"),
     "timers": ("unit_tx", "unit_timer", "unit_due*", "cham_separate_tx", "cham_separate_timer"),
-    "output": ("cham_output", "cham_send", "cham_neighbour_send", "cham_port_queue"),
+    "output": ("cham_output", "cham_send", "find_and_send", "cham_neighbour_send", "cham_port_queue"),
     "port_tx": ("wire_tx", "wire_flush"),
 }
 
