@@ -12,6 +12,7 @@ from neighbours import assert_clean
 SYN_ACK, RST = 0x12, 0x04
 EVERY_S = 500e-6  # between two pieces of a stream: a tenth of what red can do when it has nothing else to do
 NEWCOMERS = 8
+RATE = 1_000_000  # SYNs per second, which red can answer and serve its streams besides; they take most of its share of the core
 
 
 @functools.cache
@@ -22,12 +23,12 @@ def calm(every_s: float = EVERY_S, newcomers: int = NEWCOMERS) -> Outcome:
 
 @functools.cache
 def flooded() -> Outcome:
-    return run(syns, LINE_RATE, every_s=EVERY_S, newcomers=NEWCOMERS)
+    return run(syns, RATE, every_s=EVERY_S, newcomers=NEWCOMERS)
 
 
 def assert_all_accounted_for(outcome: Outcome) -> None:
     """Each packet of the flood was answered, or dropped for a reason, or has made a connection half open."""
-    assert outcome.flooded > 10_000
+    assert outcome.flooded > 8_000
     assert sum(outcome.answers.values()) + sum(outcome.drops.values()) >= outcome.flooded
 
 
@@ -47,7 +48,7 @@ def test_newcomers_get_through_by_cookies() -> None:
 
 @pytest.mark.fault(25)
 def test_a_flood_takes_no_more_than_the_backlog_and_is_accounted_for() -> None:
-    for outcome in (flooded(), run(both, LINE_RATE, every_s=EVERY_S)):
+    for outcome in (flooded(), run(both, LINE_RATE, every_s=EVERY_S), run(syns, LINE_RATE, every_s=EVERY_S)):
         assert outcome.half_open == BACKLOG, "what is remembered of a SYN is bounded"
         assert outcome.answers.keys() <= {SYN_ACK, RST}
         assert_all_accounted_for(outcome)
