@@ -22,6 +22,9 @@ from chamelio.verify.proof import Mask
 STACK = 512
 FRAME_ROOM = 1984  # bytes of a frame from the IP header on (fastpath/frame.h)
 CALLEE_SAVED = range(6, 10)
+# How often a conditional jump is taken, to how often not: a compiler lets the likely way fall through, and loops jump back.
+_WEIGHTS = ((1, 3), (3, 1))
+_FALLS, _JUMPS = 0, 1
 
 _ALU = {
     bpf.ADD: "add",
@@ -378,7 +381,8 @@ class _Function:
             taken = self.value(f"icmp ne i{bits} {masked}, 0")
         else:
             taken = self.value(f"icmp {_PREDICATES[op]} i{bits} {a}, {b}")
-        self.emit(f"br i1 {taken}, label %b{target}, label %b{pc + 1}")
+        likely = _FALLS if target > pc else _JUMPS
+        self.emit(f"br i1 {taken}, label %b{target}, label %b{pc + 1}, !prof !{likely}")
 
     # ---- calls ----------------------------------------------------------------------------------------------------
 
@@ -446,4 +450,5 @@ def lift(proofs: list[Proof], obj: Object, env: Environment) -> str:
             main = start == 0
             symbol = f"cham_handler_{proof.hook}" if main else _local_symbol(proof, start)
             parts.append(_Function(proof, start, end, env, symbol, main).text())
-    return "\n\n".join(parts) + "\n"
+    parts.append("".join(f'!{n} = !{{!"branch_weights", i32 {a}, i32 {b}}}\n' for n, (a, b) in enumerate(_WEIGHTS)))
+    return "\n\n".join(parts)
