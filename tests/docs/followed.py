@@ -92,9 +92,11 @@ def missing(expected: str, output: str) -> str | None:
 def directory() -> Iterator[Path]:
     """Where a page is followed; the hosts that it leaves running are ended."""
     with tempfile.TemporaryDirectory(prefix="cham-") as name:
-        yield Path(name)
-        for lock in Path(name).glob("*/api.sock"):
-            main(["down", "--run", str(lock.parent)])
+        try:
+            yield Path(name)
+        finally:
+            for lock in Path(name).glob("*/api.sock"):
+                main(["down", "--run", str(lock.parent)])
 
 
 def follow(page: str, here: Path, longest_s: float = 40) -> None:
