@@ -43,8 +43,8 @@ class Side(Protocol):
     def listening(self, connected: Connected) -> Listening:
         """Accept connections inside the context: at which port."""
 
-    async def connect(self, address: str, port: int) -> Streams:
-        """A connection. Raises OSError."""
+    async def connect(self, address: str, port: int, local_port: int = 0) -> Streams:
+        """A connection; `local_port` 0: from any. Raises OSError."""
 
     async def states(self) -> States:
         """Of its connections."""
@@ -83,8 +83,9 @@ class Ours:
         stack.close()
         return found
 
-    async def connect(self, address: str, port: int) -> Streams:
-        return await chamelio.open_connection(address, port, limit=LIMIT, tenant=TENANT, run=self.stage.run)
+    async def connect(self, address: str, port: int, local_port: int = 0) -> Streams:
+        options: dict[str, Any] = {"limit": LIMIT, "tenant": TENANT, "run": self.stage.run}
+        return await chamelio.open_connection(address, port, local_port=local_port, **options)
 
 
 @dataclass
@@ -132,9 +133,11 @@ class Linux:
         finally:
             server.close()
 
-    async def connect(self, address: str, port: int) -> Streams:
+    async def connect(self, address: str, port: int, local_port: int = 0) -> Streams:
         sock = self.socket()
         try:
+            if local_port:
+                sock.bind((self.address, local_port))
             await asyncio.get_running_loop().sock_connect(sock, (address, port))
         except BaseException:
             sock.close()

@@ -78,6 +78,7 @@ def test_a_gigabyte(line: Line, client: str, way: Way) -> None:
     asyncio.run(way(*line.ends(client), 1000 * MEGABYTE))
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("way", WAYS)
 def test_megabytes_through_loss_and_reordering(lossy: Line, client: str, way: Way) -> None:

@@ -84,6 +84,31 @@ async def send_all(streams: dict[str, Streams]) -> None:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
+def test_a_port_is_used_again_while_the_server_is_in_time_wait(line: Line, client: str) -> None:
+    """Timestamps tell the connections apart (RFC 6191)."""
+    local_port = 61_000
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(1))
+        await close(writer)
+
+    async def run() -> None:
+        asks, serves = line.ends(client)
+        async with serving(serves, greet) as port:
+            for number in range(5):
+                reader, writer = await asks.connect(serves.address, port, local_port)
+                writer.write(b"%d" % number)
+                assert await reader.read() == b"%d" % number
+                await close(writer)
+                ports = (local_port, port) if client == "linux" else (port, local_port)
+                waits = {"ours": ["CLOSED"], "linux": ["CLOSED"], other_of(client): ["TIME_WAIT"]}
+                await until_states(line, ports, **waits)
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("client", CLIENTS)
 def test_both_close_at_once(line: Line, client: str) -> None:
     async def use(streams: dict[str, Streams]) -> None:
         await send_all(streams)

@@ -125,6 +125,7 @@ def test_a_hundred_megabytes(line: Line, server: str, client: str) -> None:
     asyncio.run(fetched(line, SERVERS[server], CLIENTS[client]))
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_hundred_megabytes_through_loss_and_reordering(lossy: Line, server: str, client: str) -> None:
