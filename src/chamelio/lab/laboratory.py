@@ -176,9 +176,10 @@ class Laboratory:
         if near is None:
             raise OSError(attempt.error, "the connection was not opened")
         near.write(forth)
-        self.until(lambda: self._accepted(attempt) is not None, limit)
+        self.until(lambda: near.ended is not None or self._accepted(attempt) is not None, limit)
         far = self._accepted(attempt)
-        assert far is not None
+        if far is None:
+            raise OSError(near.ended, "the connection has ended before it was accepted")
         self.b.application.accepted.remove(far)
         self.streams.append(Stream(attempt, near, far))
         return self.streams[-1]
