@@ -20,6 +20,7 @@ from chamelio.verify.cost import LINE, counted, insn_cost
 from chamelio.verify.proof import Mask
 
 STACK = 512
+LONG = 64  # instructions of a function that stays one
 FRAME_ROOM = 1984  # bytes of a frame from the IP header on (fastpath/frame.h)
 CALLEE_SAVED = range(6, 10)
 # How often a conditional jump is taken, to how often not: a compiler lets the likely way fall through, and loops jump back.
@@ -155,7 +156,8 @@ class _Function:
 
     def text(self) -> str:
         parameters = "ptr %turn" if self.main else "ptr %turn, i64 %a1, i64 %a2, i64 %a3, i64 %a4, i64 %a5"
-        attributes = "nounwind alwaysinline"
+        # What an author has set apart and is long is seldom needed: inlined it would take the common way's registers.
+        attributes = "nounwind noinline" if not self.main and len(self.slots()) > LONG else "nounwind alwaysinline"
         self.out.append(f"define {'' if self.main else 'internal '}i64 @{self.symbol}({parameters}) {attributes} {{")
         self.out.append("entry:")
         self.emit(f"%stack = alloca [{STACK} x i8], align 16")

@@ -35,8 +35,8 @@ FIGURE_5 = [
     ("LAST_ACK", "FIN_ACKED", "CLOSED"),
     ("TIME_WAIT", "EXPIRED", "CLOSED"),
 ]
-# What we add: SYN cookies (RFC 4987), and that an orphan does not wait for the peer's FIN for ever.
-OURS = [("CLOSED", "COOKIE", "ESTABLISHED"), ("FIN_WAIT_2", "EXPIRED", "CLOSED")]
+# What we add: an orphan does not wait for the peer's FIN for ever.
+OURS = [("FIN_WAIT_2", "EXPIRED", "CLOSED")]
 # Note 3 of the figure.
 RESETS = [(state, "RESET", "CLOSED") for state in MACHINE.states if state != "CLOSED"]
 
@@ -117,12 +117,11 @@ class Ends:
     def happens(self, input: str) -> bool:
         """Do it if it can happen; False if it cannot."""
         fresh = not (self.our_syn or self.their_syn or self.over)
-        if input in ("CONNECT", "COOKIE") or (input == "SYN" and not self.our_syn):
+        if input == "CONNECT" or (input == "SYN" and not self.our_syn):
             if not fresh:
                 return False
             self.our_syn = True
-            self.their_syn = input != "CONNECT"
-            self.syn_acked = input == "COOKIE"
+            self.their_syn = input == "SYN"
             return True
         if fresh or self.over:
             return False

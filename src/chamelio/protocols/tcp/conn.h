@@ -21,9 +21,11 @@
 #define RETRY_NS (1 * MS)                 /* until a full ring is tried again */
 #define CHALLENGE_NS (5 * MS)             /* between two challenge ACKs of a connection (RFC 5961, 7) */
 #define RTT_MAX 4000000000u
-#define RTT_SPREAD_MIN 4000000u  /* ns; how much longer a round trip is when there is a queue (RFC 9406, 4.3), */
-#define RTT_SPREAD_MAX 16000000u /* and from how many segments on that matters */
-#define RTT_SEGMENTS 16u
+#define SLOW_START 0x7fffffffu /* ssthresh before anything has happened */
+#define RTT_SPREAD_MIN 4000000u  /* ns; how much longer round trips are when there is a queue (RFC 9406, 4.3), */
+#define RTT_SPREAD_MAX 16000000u
+#define RTT_SEGMENTS 16u /* from how many segments of window on that matters, */
+#define RTT_SAMPLES 8u   /* and how many round trips show it */
 #define RANGES 8
 #define BACKOFF_MAX 16u
 #define WSCALE 7
@@ -100,8 +102,9 @@ struct conn {
     u64 key;
     u32 local, owed;       /* owed: events that found the ring full, a bit for each kind */
     u32 wl1, wl2, mark, segments; /* segments: received since the last acknowledgement */
-    u32 ssthresh, grown, epoch, snd_wscale;
-    u32 rcv_wscale, error;
+    u32 ssthresh, grown, epoch;
+    u8 snd_wscale, rcv_wscale, samples, pad; /* samples: of round trips in this round */
+    u32 round_now, error; /* round_now, round_before: ns, the least round trip in this round and in the one before */
 
     u32 recover, high_rxt, dupacks, dupthresh;
     u32 rxt_mark, rxt_ts, undo_win, undo_ssthresh;
@@ -127,8 +130,8 @@ struct conn {
     u64 rto;                     /* RFC 6298, not backed off, ns */
     u32 rcv_said;                /* rcv_edge as the peer was told, rounded up: up to here is accepted */
     u32 lost_to;                 /* while losses are repaired: all below that the peer has not and that was not sent again is lost */
-    u32 min_rtt;                 /* ns; the least round trip that was measured */
-    u32 pad;
+    u32 round_before;
+    u32 sum;                     /* of both addresses, folded, for checksums */
 };
 _Static_assert(sizeof(struct conn) == 512, "struct conn is whole cache lines");
 
@@ -310,16 +313,13 @@ CHAM_INLINE u32 take_number(struct chamelio_ctx *ctx UNUSED, const struct tcp_co
     return id < TCP_CONNECTIONS ? id : TCP_CONNECTIONS;
 }
 
-CHAM_INLINE void give_number(struct chamelio_ctx *ctx UNUSED, struct conn *c, struct tcp_about *a, u32 id)
+/* Put a number back that has neither buffers nor a timer. */
+CHAM_INLINE void return_number(struct chamelio_ctx *ctx UNUSED, struct conn *c, struct tcp_about *a, u32 id)
 {
     u32 zero = 0;
     struct core_state *k = cham_lookup(&cores, &zero);
     if (!k)
         return;
-    cham_cancel(&timers, id);
-    cham_cancel(&due, id);
-    cham_bytes_close(&rx_bytes, id);
-    cham_bytes_close(&tx_bytes, id);
     c->generation++;
     c->key = 0;
     c->flags = 0;
@@ -327,6 +327,15 @@ CHAM_INLINE void give_number(struct chamelio_ctx *ctx UNUSED, struct conn *c, st
     a->generation = c->generation;
     c->next_free = k->free_head;
     k->free_head = id + 1;
+}
+
+CHAM_INLINE void give_number(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u32 id)
+{
+    cham_cancel(&timers, id);
+    cham_cancel(&due, id);
+    cham_bytes_close(&rx_bytes, id);
+    cham_bytes_close(&tx_bytes, id);
+    return_number(ctx, c, a, id);
 }
 
 /* A new connection in its number, CLOSED and without buffers: 0, or what is wrong. */
@@ -337,13 +346,14 @@ RARE static u32 begin(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     if (!g)
         return NOT_CONFIGURED;
     if (cham_update(&flows, &key, &f, 0)) {
-        give_number(ctx, c, a, id);
+        return_number(ctx, c, a, id);
         return TABLE_FULL;
     }
     c->state = TCP_CLOSED;
     c->flags = BOUND;
     c->key = key;
     c->local = g->local;
+    c->sum = cham_fold((u64)g->local + (u32)key);
     c->snd_edge = 0;
     c->rto_at = 0;
     c->ack_at = 0;
@@ -358,7 +368,7 @@ RARE static u32 begin(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     c->tx_size = 0;
     c->owed = 0;
     c->segments = 0;
-    c->ssthresh = 0x7fffffff;
+    c->ssthresh = SLOW_START;
     c->grown = 0;
     c->snd_wscale = 0;
     c->rcv_wscale = 0;
@@ -380,7 +390,9 @@ RARE static u32 begin(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
     c->tag = 0;
     c->waiting = 0;
     c->gone = 0;
-    c->min_rtt = RTT_MAX;
+    c->round_now = RTT_MAX;
+    c->round_before = RTT_MAX;
+    c->samples = 0;
     c->dsack.start = c->dsack.end = 0;
     c->ts_offset = (u32)cham_hash(ctx, (u32)key, 0x74696d65);
 #pragma unroll

@@ -2,7 +2,7 @@
 #ifndef TCP_HANDSHAKE_H
 #define TCP_HANDSHAKE_H
 
-#include "input.h"
+#include "predict.h"
 
 #define COOKIE_SHIFT 36 /* a cookie's clock ticks every 69 s; it lives two ticks at most */
 #define COOKIE_NS (1ull << COOKIE_SHIFT)
@@ -25,7 +25,7 @@ CHAM_INLINE void agree(struct chamelio_ctx *ctx UNUSED, struct conn *c, struct t
         options |= TCP_OPT_SACK;
     if (wanted & TCP_OPT_WSCALE && s->wscale) {
         options |= TCP_OPT_WSCALE;
-        c->snd_wscale = min_u32(s->wscale - 1, 14); /* RFC 7323, 2.3 */
+        c->snd_wscale = (u8)min_u32(s->wscale - 1, 14); /* RFC 7323, 2.3 */
         c->rcv_wscale = WSCALE;
     }
     if (wanted & TCP_OPT_ECN)
@@ -51,6 +51,7 @@ CHAM_INLINE void start_sending(struct chamelio_ctx *ctx, struct conn *c, struct 
     c->high_rxt = iss;
     c->ecn_point = iss;
     c->fack = iss;
+    c->grown = iss;
     c->timed_at = ctx->now;
     c->timed_end = iss + 1;
     c->flags |= TIMED;
@@ -123,10 +124,20 @@ CHAM_INLINE u64 answer_by_cookie(struct chamelio_ctx *ctx, const struct tcp_conf
     if (after(stamp, now)) /* the clock of timestamps does not go back */
         stamp -= 32;
     l->cookies_until = ctx->now + 2 * COOKIE_NS;
-    if (put_syn(ctx, (struct ends){g->local, (u32)key, ports >> 16 | ports << 16}, cookie, s->seq + 1, F_SYN | F_ACK, 65535, g->mss,
+    if (put_syn(ctx, ends_between(g->local, (u32)key, ports >> 16 | ports << 16), cookie, s->seq + 1, F_SYN | F_ACK, 65535, g->mss,
                 options, stamp, s->tsval))
         return CHAM_ERROR(NO_ROOM);
     return CHAM_TX;
+}
+
+/* It is half open until the peer acknowledges our answer. */
+CHAM_INLINE void wait_for_opener(struct conn *c, struct listener *l, u64 key)
+{
+    c->flags |= PASSIVE;
+    c->context = l->context;
+    l->half_open++;
+    c->listener = 1 + cham_ntohs((u32)(key >> 48));
+    c->tag = c->listener - 1;
 }
 
 /* A SYN for a port that somebody serves. `iss`: where our numbers must begin, 0: it does not matter. */
@@ -147,11 +158,7 @@ RARE static u64 take_syn(struct chamelio_ctx *ctx, struct listener *l, u64 key, 
     if (why)
         return CHAM_ERROR(why);
     step(c, a, INPUT_SYN);
-    c->flags |= PASSIVE;
-    c->context = l->context;
-    l->half_open++;
-    c->listener = 1 + cham_ntohs((u32)(key >> 48));
-    c->tag = c->listener - 1;
+    wait_for_opener(c, l, key);
     u32 ecn = (s->flags & (F_ECE | F_CWR)) == (F_ECE | F_CWR) ? TCP_OPT_ECN : 0;
     agree(ctx, c, a, g, s, g->options & (TCP_OPT_TIMESTAMPS | TCP_OPT_SACK | TCP_OPT_WSCALE | ecn));
     start_receiving(c, a, s->seq);
@@ -163,7 +170,8 @@ RARE static u64 take_syn(struct chamelio_ctx *ctx, struct listener *l, u64 key, 
     return put_syn_of(ctx, c) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
 }
 
-/* An acknowledgement that may bring a cookie back: then there is a connection, whose number is `*made` afterwards. */
+/* An acknowledgement that may bring a cookie back: then it is as if the SYN had been
+ * remembered, in a connection whose number is `*made` afterwards. */
 RARE static u32 take_cookie(struct chamelio_ctx *ctx, struct listener *l, u64 key, struct segment *s, u32 *made)
 {
     struct tcp_config *g = config_of(ctx);
@@ -184,9 +192,8 @@ RARE static u32 take_cookie(struct chamelio_ctx *ctx, struct listener *l, u64 ke
     why = begin(ctx, c, a, id, key);
     if (why)
         return why;
-    c->flags |= PASSIVE;
-    c->context = l->context;
-    c->tag = cham_ntohs((u32)(key >> 48));
+    step(c, a, INPUT_SYN);
+    wait_for_opener(c, l, key);
     s->mss = 1 + mss_of_index(mss); /* as if it were the SYN */
     if (s->has_ts) {
         s->sack_permitted = s->tsecr >> 4 & 1;
@@ -198,14 +205,7 @@ RARE static u32 take_cookie(struct chamelio_ctx *ctx, struct listener *l, u64 ke
     c->flags &= ~TIMED;
     c->snd_nxt = c->snd_max = a->sent = cookie + 1;
     c->wl1 = irs;
-    c->wl2 = cookie;
-    why = announce(ctx, c, a, id, TCP_ACCEPTED);
-    if (why) { /* it is as if the segment had been lost */
-        unbind(ctx, c);
-        give_number(ctx, c, a, id);
-        return why;
-    }
-    step(c, a, INPUT_COOKIE);
+    set_rto(ctx, c, g);
     *made = id;
     return 0;
 }
@@ -358,7 +358,7 @@ RARE static u64 answered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_ab
         return put_syn_of(ctx, c) ? CHAM_ERROR(NO_ROOM) : CHAM_TX;
     }
     if (c->flags & TIMED && ctx->now > c->timed_at)
-        take_rtt(ctx, c, a, ctx->now - c->timed_at);
+        take_rtt(c, a, g, ctx->now - c->timed_at);
     c->flags &= ~(TIMED | TOLD);
     c->snd_una = c->iss + 1;
     a->acked = c->snd_una;
@@ -377,17 +377,27 @@ RARE static u64 answered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_ab
 
 /* ---- a segment that belongs to no connection ----------------------------------------------------------------------------------------------- */
 
-/* The verdict; or GO_ON, and `*made` is the connection that it has made and belongs to. */
-RARE static u64 belongs_to_none(struct chamelio_ctx *ctx, u64 key, struct segment *s, u32 iss, u32 *made)
+/* A SYN in the place of a connection that was in TIME_WAIT. */
+RARE static u64 begins_anew(struct chamelio_ctx *ctx, const struct segment *s, u32 iss)
 {
+    u64 key = s->key;
+    u32 port = cham_ntohs((u32)(key >> 48));
+    struct listener *l = cham_lookup(&listeners, &port);
+    return l && !(s->flags & F_FIN) ? take_syn(ctx, l, key, s, iss) : refuse(ctx, s);
+}
+
+/* The verdict; or GO_ON, and `*made` is the connection that it has made and belongs to. */
+RARE static u64 belongs_to_none(struct chamelio_ctx *ctx, struct segment *s, u32 *made)
+{
+    u64 key = s->key;
     u32 port = cham_ntohs((u32)(key >> 48)), why;
     struct listener *l = cham_lookup(&listeners, &port);
     if (l && !(s->flags & F_RST)) {
         if ((s->flags & (F_SYN | F_FIN)) == (F_SYN | F_FIN))
             return CHAM_ERROR(BAD_FLAGS);
         if ((s->flags & (F_SYN | F_ACK)) == F_SYN)
-            return take_syn(ctx, l, key, s, iss);
-        if (!iss && (s->flags & (F_SYN | F_ACK)) == F_ACK && ctx->now <= l->cookies_until) {
+            return take_syn(ctx, l, key, s, 0);
+        if ((s->flags & (F_SYN | F_ACK)) == F_ACK && ctx->now <= l->cookies_until) {
             why = take_cookie(ctx, l, key, s, made);
             if (!why)
                 return GO_ON;

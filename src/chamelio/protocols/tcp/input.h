@@ -10,11 +10,9 @@
 
 /* ---- round trips (RFC 6298, 2) --------------------------------------------------------------------------------------------------- */
 
-RARE static u32 take_rtt(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, u64 ns)
+CHAM_INLINE void take_rtt(struct conn *c, struct tcp_about *a, const struct tcp_config *g, u64 ns)
 {
-    struct tcp_config *g = config_of(ctx);
     u32 rtt = ns < RTT_MAX ? (u32)ns | 1 : RTT_MAX, off;
-    c->min_rtt = min_u32(c->min_rtt, rtt);
     if (!c->srtt) {
         c->srtt = rtt;
         c->rttvar = rtt / 2;
@@ -25,12 +23,48 @@ RARE static u32 take_rtt(struct chamelio_ctx *ctx, struct conn *c, struct tcp_ab
     }
     a->srtt = c->srtt / 1000;
     a->rttvar = c->rttvar / 1000;
-    if (g) {
-        u64 least = g->rto_min * US, late = (g->ack_delay + 10000) * US, spread = 4 * (u64)c->rttvar;
-        u64 rto = (u64)c->srtt + (spread < late ? late : spread); /* an ACK may be delayed however steady the path is */
-        c->rto = rto < least ? least : rto;
+    u64 least = g->rto_min * US, late = (g->ack_delay + 10000) * US, half = c->srtt / 2, spread = 4 * (u64)c->rttvar;
+    late = late < half ? half : late; /* what is sent again is lost again: that shows after more than a round trip */
+    u64 rto = (u64)c->srtt + (spread < late ? late : spread); /* an ACK may be delayed however steady the path is */
+    c->rto = rto < least ? least : rto;
+}
+
+/* Round trips take longer: there is a queue, and slow start ends before it is full (RFC 9406, 4.2, without CSS). Compared are the least of two
+ * rounds; `grown` is where this one ends. */
+RARE static u32 look_at_delay(struct conn *c, struct tcp_about *a, u32 rtt)
+{
+    if (at_least(c->snd_una, c->grown)) {
+        c->grown = c->snd_nxt;
+        c->round_before = c->round_now;
+        c->round_now = RTT_MAX;
+        c->samples = 0;
+    }
+    c->round_now = min_u32(c->round_now, rtt);
+    c->samples += c->samples < RTT_SAMPLES;
+    u32 before = c->round_before, spread = min_u32(max_u32(before / 8, RTT_SPREAD_MIN), RTT_SPREAD_MAX);
+    if (c->samples >= RTT_SAMPLES && before < RTT_MAX && c->round_now >= before + spread) {
+        c->ssthresh = c->win;
+        a->ssthresh = c->win;
+        c->grown = 0;
     }
     return 0;
+}
+
+/* What the acknowledgement of something new says of round trips: by the segment that is timed, or by its timestamp, if that is a tick old at
+ * least. */
+CHAM_INLINE void measure(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 stamped, u32 tsecr)
+{
+    u32 ticks = stamped ? tsval_of(ctx, c) - tsecr : 0;
+    if (c->flags & TIMED) {
+        if (!before(c->snd_una, c->timed_end)) {
+            c->flags &= ~TIMED;
+            take_rtt(c, a, g, ctx->now - c->timed_at);
+        }
+    } else if ((s32)ticks > 0) {
+        take_rtt(c, a, g, (u64)ticks << TS_SHIFT);
+    }
+    if (c->ssthresh == SLOW_START && c->win >= RTT_SEGMENTS * c->mss && stamped && ticks < RTT_MAX >> TS_SHIFT)
+        look_at_delay(c, a, ticks << TS_SHIFT);
 }
 
 /* ---- the window that we offer ----------------------------------------------------------------------------------------------------- */
@@ -138,13 +172,14 @@ RARE static u32 start_recovery(struct chamelio_ctx *ctx, struct conn *c, struct 
 /* What was believed to be lost had only been late (RFC 3522): as before, and more patience. */
 CHAM_INLINE void undo(struct conn *c, struct tcp_about *a)
 {
+    if (c->flags & RECOVERY)
+        c->dupthresh = min_u32(2 * c->dupthresh, DUPTHRESH_MAX);
     c->flags &= ~(RECOVERY | LOST | HOLE_NOW | UNDO);
     c->gone = 0;
     c->ssthresh = c->undo_ssthresh;
     a->ssthresh = c->ssthresh;
     set_win(c, a, max_u32(c->win, c->undo_win));
     c->dupacks = 0;
-    c->dupthresh = min_u32(2 * c->dupthresh, DUPTHRESH_MAX);
 }
 
 /* Something new is acknowledged while losses are being repaired. */
@@ -179,6 +214,13 @@ RARE static u32 repair(struct conn *c, struct tcp_about *a, const struct segment
     return 0;
 }
 
+/* Duplicate acknowledgements show a loss. Where segments overtake each other more patience is had, as far as there are segments (RFC 4653). */
+RARE static u32 shows_loss(const struct conn *c)
+{
+    u32 most = (c->snd_max - c->snd_una) / max_u32(c->mss, 1), least = max_u32(min_u32(c->dupthresh, most ? most - 1 : 0), DUPTHRESH);
+    return c->dupacks >= least || c->sacked_bytes > (least - 1) * c->mss;
+}
+
 /* A second thought on a hole that was sent again: three segments that were sent later have arrived, and it has not. */
 RARE static u32 lost_again(struct conn *c)
 {
@@ -210,17 +252,6 @@ RARE static u32 take_marks(struct chamelio_ctx *ctx, struct conn *c, struct tcp_
     c->flags |= SAY_CWR;
     a->marks++;
     tell_slow_path(ctx, c, id, TCP_MARKED, 0);
-    return 0;
-}
-
-/* A round trip that takes longer than others: the queue is there, and slow start ends before it is full (RFC 9406, 4.2, at its start of CSS). */
-RARE static u32 look_at_delay(struct conn *c, struct tcp_about *a, u32 rtt)
-{
-    u32 spread = min_u32(max_u32(c->min_rtt / 8, RTT_SPREAD_MIN), RTT_SPREAD_MAX);
-    if (c->min_rtt < RTT_MAX && rtt > c->min_rtt + spread && c->win < c->ssthresh && c->win >= RTT_SEGMENTS * c->mss) {
-        c->ssthresh = c->win;
-        a->ssthresh = c->win;
-    }
     return 0;
 }
 
@@ -259,16 +290,7 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
             c->snd_nxt = ack;
         if (c->sacked_bytes)
             count_sacked(c);
-        if (c->flags & TIMED) {
-            if (at_least(ack, c->timed_end)) {
-                c->flags &= ~TIMED;
-                take_rtt(ctx, c, a, ctx->now - c->timed_at);
-                if (acked > c->mss && 2 * flight >= c->win) /* it was not a delayed acknowledgement */
-                    look_at_delay(c, a, (u32)(ctx->now - c->timed_at));
-            }
-        } else if (s->has_ts && c->options & TCP_OPT_TIMESTAMPS && before(s->tsecr, tsval_of(ctx, c))) { /* a tick at least */
-            take_rtt(ctx, c, a, (u64)(tsval_of(ctx, c) - s->tsecr) << TS_SHIFT);
-        }
+        measure(ctx, c, a, g, s->has_ts && c->options & TCP_OPT_TIMESTAMPS, s->tsecr);
         c->backoff = 0;
         c->flags &= ~(TOLD | PERSISTS);
         c->rto_at = 0;
@@ -297,8 +319,7 @@ CHAM_INLINE void take_ack(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
     if (c->flags & (RECOVERY | LOST)) {
         if (news)
             lost_again(c);
-    } else if (c->dupacks && (c->options & TCP_OPT_SACK || at_least(una, c->recover)) &&
-               (c->dupacks >= c->dupthresh || c->sacked_bytes > (c->dupthresh - 1) * c->mss)) {
+    } else if (c->dupacks && (c->options & TCP_OPT_SACK || at_least(una, c->recover)) && shows_loss(c)) {
         start_recovery(ctx, c, a, id);
     }
     if (after(s->seq, c->wl1) || (s->seq == c->wl1 && !before(ack, c->wl2))) { /* the latest word on the window */
@@ -385,6 +406,22 @@ RARE static u32 take_ahead(struct chamelio_ctx *ctx, struct conn *c, const struc
     return 0;
 }
 
+/* Bytes have come in order: when they are acknowledged, and news for the application. */
+CHAM_INLINE void has_come(struct chamelio_ctx *ctx, struct conn *c, const struct tcp_config *g, u32 id, u32 seq, u32 len)
+{
+    c->segments += len;
+    if (len > c->rcv_mss)
+        c->rcv_mss = len;
+    tune(ctx, c, g);
+    if (c->segments >= 2 * c->rcv_mss || c->waiting) { /* RFC 5681, 4.2 */
+        c->flags |= ACK_NOW;
+    } else if (!c->ack_at) {
+        c->ack_at = ctx->now + g->ack_delay * US;
+        arm(c, c->ack_at);
+    }
+    tell(ctx, c, id, TCP_DATA, seq, c->rcv_nxt, 0, 0);
+}
+
 /* The bytes of a segment, all of them within the window. 0, or why they were not taken. */
 CHAM_INLINE u32 take_data(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 id,
                           const struct segment *s)
@@ -402,18 +439,14 @@ CHAM_INLINE u32 take_data(struct chamelio_ctx *ctx, struct conn *c, struct tcp_a
     c->rcv_nxt = stop;
     if (c->waiting)
         take_waiting(c);
-    c->segments += s->len;
-    if (s->len > c->rcv_mss)
-        c->rcv_mss = s->len;
-    tune(ctx, c, g);
-    if (c->segments >= 2 * c->rcv_mss || c->waiting) { /* RFC 5681, 4.2 */
-        c->flags |= ACK_NOW;
-    } else if (!c->ack_at) {
-        c->ack_at = ctx->now + g->ack_delay * US;
-        arm(c, c->ack_at);
-    }
-    tell(ctx, c, id, TCP_DATA, s->seq, c->rcv_nxt, 0, 0);
+    has_come(ctx, c, g, id, s->seq, s->len);
     return 0;
+}
+
+/* Whether an acknowledgement goes out by itself: data that are about to be sent acknowledge, too, but carry no blocks. */
+CHAM_INLINE u32 acknowledges(const struct conn *c, const struct tcp_about *a)
+{
+    return c->flags & ACK_NOW && (!(c->flags & DUE) || a->pace || !after(c->snd_edge, c->snd_nxt) || count_blocks(c));
 }
 
 /* ---- ends ---------------------------------------------------------------------------------------------------------------------------- */
@@ -592,6 +625,11 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
         if (why) /* as if it had been lost */
             return CHAM_ERROR(why);
     }
+    if (s->len && !(c->flags & HELD) && can_receive(c->state)) { /* nobody will read it (RFC 9293, 3.6.1) */
+        u64 verdict = put_reset(ctx, c);
+        reset(ctx, c, a, id, ECONNRESET);
+        return verdict;
+    }
     take_ack(ctx, c, a, g, id, s);
     if (fin_acked(ctx, c, a, g, id))
         return CHAM_DONE;
@@ -599,16 +637,10 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
     if (c->options & TCP_OPT_ECN && s->len)
         take_ce(c, g, s->tos, s->flags);
     if (s->len) {
-        if (can_receive(c->state)) {
-            if (!(c->flags & HELD)) { /* nobody will read it (RFC 9293, 3.6.1) */
-                u64 verdict = put_reset(ctx, c);
-                reset(ctx, c, a, id, ECONNRESET);
-                return verdict;
-            }
+        if (can_receive(c->state))
             why = take_data(ctx, c, a, g, id, s);
-        } else {
+        else
             c->flags |= ACK_NOW;
-        }
     }
     FORGET;
     if (s->flags & F_FIN) {
@@ -620,7 +652,7 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
     FORGET;
     open_window(c, a);
     FORGET;
-    if (c->flags & ACK_NOW && (!(c->flags & DUE) || a->pace || !after(c->snd_edge, c->snd_nxt) || count_blocks(c))) /* data carry no blocks */
+    if (acknowledges(c, a))
         return GO_ACK;
     return why ? CHAM_ERROR(why) : CHAM_DONE;
 }

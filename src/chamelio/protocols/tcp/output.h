@@ -23,6 +23,7 @@ CHAM_INLINE void sync(struct conn *c, struct tcp_about *a)
     if (cwnd)
         set_win(c, a, max_u32(min_u32(cwnd, 1u << 30), c->mss));
     if (thresh) {
+        c->grown = 0;
         c->ssthresh = thresh;
         a->ssthresh = thresh;
     }
@@ -39,10 +40,10 @@ CHAM_INLINE u32 mss_of(struct conn *c, const struct tcp_about *a)
     return c->now_mss;
 }
 
-/* A loss: the window that remains of what is under way (RFC 5681, 3.2; RFC 9438, 4.6). What was before can come back. */
+/* A loss: the window that remains of what is under way and within it (RFC 5681, 3.2; RFC 9438, 4.6). What was before can come back. */
 CHAM_INLINE void reduce(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a)
 {
-    u64 beta = a->beta, flight = c->snd_max - c->snd_una, left = flight * (beta ? beta : 512) >> 10;
+    u64 beta = a->beta, flight = min_u32(c->snd_max - c->snd_una, c->win), left = flight * (beta ? beta : 512) >> 10;
     c->undo_win = c->win;
     c->undo_ssthresh = c->ssthresh;
     c->flags |= UNDO;
@@ -148,7 +149,8 @@ RARE static u32 resend(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abou
         find_hole(c, c->snd_una, c->snd_una + mss);
     FORGET;
     u32 from = c->hole, stop = c->hole_end, ends = c->flags & FIN_QUEUED && after(c->snd_max, c->snd_end), fin = 0;
-    if (!before(from, stop) || !before(from, c->snd_end + ends))
+    stop = before(c->snd_max, stop) ? c->snd_max : stop; /* what was never sent is no hole */
+    if (!before(from, stop))
         return 0;
     if (after(stop, c->snd_end))
         stop = c->snd_end;
@@ -170,6 +172,24 @@ RARE static u32 resend(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abou
     if (!c->rto_at || from == c->snd_una) /* its acknowledgement takes a round trip from now on */
         set_rto(ctx, c, g);
     return 1;
+}
+
+/* Something new is on its way, up to `end`. */
+CHAM_INLINE void has_sent(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about *a, const struct tcp_config *g, u32 end)
+{
+    c->snd_nxt = end;
+    c->snd_max = end;
+    a->sent = end;
+    c->sent_at = ctx->now;
+    if (!(c->flags & (TIMED | RECOVERY | LOST))) {
+        c->flags |= TIMED;
+        c->timed_at = ctx->now;
+        c->timed_end = end;
+    }
+    if (!c->rto_at || c->flags & PERSISTS) {
+        c->flags &= ~PERSISTS;
+        set_rto(ctx, c, g);
+    }
 }
 
 /* Build the next segment: 1, or 0 when none may be sent. */
@@ -230,19 +250,7 @@ CHAM_INLINE u32 next_segment(struct chamelio_ctx *ctx, struct conn *c, struct tc
     seq = c->snd_nxt;
     if (put_segment(ctx, c, id, seq, len, c->now_flags & 255, c->now_flags >> 8 & 3))
         return 0;
-    c->snd_nxt = seq + len + (c->now_flags & F_FIN);
-    c->sent_at = ctx->now;
-    c->snd_max = c->snd_nxt;
-    a->sent = c->snd_nxt;
-    if (!(c->flags & (TIMED | RECOVERY | LOST))) {
-        c->flags |= TIMED;
-        c->timed_at = ctx->now;
-        c->timed_end = c->snd_nxt;
-    }
-    if (!c->rto_at || c->flags & PERSISTS) {
-        c->flags &= ~PERSISTS;
-        set_rto(ctx, c, g);
-    }
+    has_sent(ctx, c, a, g, seq + len + (c->now_flags & F_FIN));
     return 1;
 }
 

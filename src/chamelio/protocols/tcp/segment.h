@@ -43,12 +43,13 @@ struct tcp_header {
 
 /* A segment that has come: its numbers in host order. */
 struct segment {
+    u64 key; /* of its connection */
     u32 seq, ack, window, flags;
     u32 len, payload;    /* bytes of data, and where they begin in the packet */
     u32 tsval, tsecr, has_ts;
     u32 sacks, sacks_at; /* blocks, and where they begin in the packet */
     u32 mss, wscale, sack_permitted; /* of a SYN; wscale and mss are 1 more than what was sent, 0: not sent */
-    u32 tos;
+    u32 tos, pad;
 };
 
 /* The segment that is being handled. It lies in a map and not on the stack: what is not known of memory need not be explored case by case. */
@@ -63,12 +64,26 @@ CHAM_ARRAY(scratches, 1, struct scratch, 0);
 struct ends {
     u32 local, address;
     u32 ports; /* as in the header: ours, the peer's */
+    u32 sum;   /* of both addresses, for checksums */
 };
 
 CHAM_INLINE struct ends ends_of(const struct conn *c)
 {
     u32 ports = (u32)(c->key >> 32);
-    return (struct ends){c->local, (u32)c->key, ports >> 16 | ports << 16};
+    return (struct ends){c->local, (u32)c->key, ports >> 16 | ports << 16, c->sum};
+}
+
+/* From one address to another; `ports` as in the header. */
+CHAM_INLINE struct ends ends_between(u32 local, u32 address, u32 ports)
+{
+    return (struct ends){local, address, ports, cham_fold((u64)local + address)};
+}
+
+/* Fold a sum of a few 16-bit numbers. */
+CHAM_INLINE u32 fold_few(u32 sum)
+{
+    sum = (sum & 0xffff) + (sum >> 16);
+    return (sum + (sum >> 16)) & 0xffff;
 }
 
 /* Both headers in a packet of `total` bytes, of which at least 40 are there. */
@@ -82,13 +97,12 @@ CHAM_INLINE void put_headers(struct chamelio_ctx *ctx, u8 *ip, struct ends e, u3
     *(u32 *)(ip + 8) = TTL | IP_TCP << 8;
     i->src = e.local;
     i->dst = e.address;
-    u64 sum = (u64)e.local + e.address;
-    i->checksum = ~cham_fold(sum + (0x45 | (tos & 255) << 8) + cham_htons(total) + cham_htons(0x4000) + (TTL | IP_TCP << 8));
+    i->checksum = ~fold_few(e.sum + (0x45 | (tos & 255) << 8) + cham_htons(total) + cham_htons(0x4000) + (TTL | IP_TCP << 8));
     h->ports = e.ports;
     h->seq = cham_htonl(seq);
     h->ack = cham_htonl(ack);
     *(u32 *)(ip + IP_BYTES + 12) = (header / 4) << 4 | (flags & 255) << 8 | (u32)cham_htons(window) << 16;
-    *(u32 *)(ip + IP_BYTES + 16) = cham_fold(sum + (IP_TCP << 8) + cham_htons(total - IP_BYTES));
+    *(u32 *)(ip + IP_BYTES + 16) = fold_few(e.sum + (IP_TCP << 8) + cham_htons(total - IP_BYTES));
     cham_csum_later(ctx, IP_BYTES, CHECKSUM_AT);
 }
 
@@ -279,7 +293,7 @@ RARE static u64 refuse(struct chamelio_ctx *ctx, const struct segment *s)
     if (ip + IP_BYTES + TCP_BYTES > end)
         return CHAM_ERROR(NO_ROOM);
     u32 length = s->len + !!(s->flags & F_SYN) + !!(s->flags & F_FIN), acks = s->flags & F_ACK;
-    put_headers(ctx, ip, (struct ends){local, address, ports >> 16 | ports << 16}, IP_BYTES + TCP_BYTES, TCP_BYTES,
+    put_headers(ctx, ip, ends_between(local, address, ports >> 16 | ports << 16), IP_BYTES + TCP_BYTES, TCP_BYTES,
                 acks ? s->ack : 0, acks ? 0 : s->seq + length, acks ? F_RST : F_RST | F_ACK, 0, 0);
     return CHAM_TX;
 }

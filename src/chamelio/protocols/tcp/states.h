@@ -9,9 +9,8 @@
 /* What makes a connection change its state. */
 #define TCP_INPUTS(I)                                                                                                          \
     I(CONNECT)    /* an application opens it */                                                                              \
-    I(SYN)        /* the peer's first SYN */                                                                                 \
+    I(SYN)        /* the peer's first SYN, or what a SYN cookie says of it */                                                \
     I(SYN_ACKED)  /* our SYN is acknowledged, and the peer's has come */                                                     \
-    I(COOKIE)     /* an acknowledgement brings a SYN cookie back */                                                          \
     I(SHUT)       /* the application will write no more */                                                                   \
     I(FIN)        /* the peer will send no more, and we have all that it sent */                                             \
     I(FIN_ACKED)  /* our FIN is acknowledged */                                                                              \
@@ -21,7 +20,6 @@
 #define TCP_TRANSITIONS(T)                                                                                                     \
     T(CLOSED,      CONNECT,   SYN_SENT)                                                                                       \
     T(CLOSED,      SYN,       SYN_RCVD)                                                                                       \
-    T(CLOSED,      COOKIE,    ESTABLISHED)                                                                                    \
     T(SYN_SENT,    SYN_ACKED, ESTABLISHED)                                                                                    \
     T(SYN_SENT,    SYN,       SYN_RCVD) /* both open at the same time */                                                      \
     T(SYN_SENT,    SHUT,      CLOSED)                                                                                         \

@@ -1,6 +1,6 @@
 /* TCP (RFC 9293) on the fast path. Read on: conn.h, what a connection is; segment.h, its segments; output.h and input.h, what is sent and what
- * comes; handshake.h, how connections begin. What is rare or a matter of policy (timeouts, congestion control, who may listen) is the slow
- * path's, slowpath.py. */
+ * comes; predict.h, what nearly always comes and is sent; handshake.h, how connections begin. What is rare or a matter of policy (timeouts,
+ * congestion control, who may listen) is the slow path's, slowpath.py. */
 #include "handshake.h"
 
 /* The end of a run: an acknowledgement if one was asked for, and the timer. */
@@ -25,6 +25,29 @@ CHAM_INLINE u32 makes_room(const struct conn *c, const struct segment *s, u32 *i
     return newer;
 }
 
+/* One that was not foreseen: it goes through everything that it may mean. */
+RARE static u64 unforeseen(struct chamelio_ctx *ctx, struct segment *s, const struct tcp_config *g, u32 id)
+{
+    u32 iss = 0;
+    struct conn *c = cham_lookup(&conns, &id);
+    struct tcp_about *a = cham_lookup(&about, &id);
+    if (c && a && makes_room(c, s, &iss)) {
+        step(c, a, INPUT_EXPIRED);
+        conclude(ctx, c, a, id, 0);
+        return begins_anew(ctx, s, iss);
+    }
+    if (!c || !a) {
+        u64 verdict = belongs_to_none(ctx, s, &id);
+        if (verdict != GO_ON)
+            return verdict;
+        c = cham_lookup(&conns, &id);
+        a = cham_lookup(&about, &id);
+        if (!c || !a)
+            return CHAM_ERROR(NO_CONNECTION);
+    }
+    return done(ctx, c, id, c->state == TCP_SYN_SENT ? answered(ctx, c, a, id, s) : arrives(ctx, c, a, g, id, s));
+}
+
 CHAM_HANDLER(rx)
 {
     u8 *ip = ctx->data, *end = ctx->data_end;
@@ -39,58 +62,46 @@ CHAM_HANDLER(rx)
     u32 size = (u32)(end - (u8 *)h), header = (h->offset >> 4) * 4;
     if (header < TCP_BYTES || header > size)
         return CHAM_ERROR(BAD_OFFSET);
-    if (!ctx->csum_ok && cham_csum(ctx, CHAM_SPAN(at, size), cham_fold((u64)source + local + (IP_TCP << 8) + cham_htons(size))) != 0xffff)
+    if (!ctx->csum_ok && cham_csum(ctx, CHAM_SPAN(at, size), (u64)source + local + (IP_TCP << 8) + cham_htons(size)) != 0xffff)
         return CHAM_ERROR(CHECKSUM);
-    u32 zero = 0;
+    u32 id = TCP_CONNECTIONS, zero = 0;
+    u64 key = source | (u64)h->ports << 32;
+    struct foreseen f = {cham_ntohl(h->seq), cham_ntohl(h->ack), 0, 0, cham_ntohs(h->window), size - header, at + header};
+    struct flow *flow = cham_lookup(&flows, &key);
+    struct tcp_config *g = config_of(ctx);
+    if (flow)
+        id = flow->id;
+    struct conn *c = cham_lookup(&conns, &id);
+    struct tcp_about *a = cham_lookup(&about, &id);
+    u32 stamped = header == TCP_BYTES + TS_BYTES && (u8 *)h + TCP_BYTES + TS_BYTES <= end && *(u32 *)(h + 1) == TS_WORD;
+    if (stamped) {
+        f.tsval = cham_ntohl(((u32 *)(h + 1))[1]);
+        f.tsecr = cham_ntohl(((u32 *)(h + 1))[2]);
+        if ((h->flags & ~F_PSH) == F_ACK && (tos & 3) != CE && c && a && g && is_foreseen(c, a, &f))
+            return done(ctx, c, id, takes_foreseen(ctx, c, a, g, id, &f));
+    }
     struct scratch *m = cham_lookup(&scratches, &zero);
-    if (!m)
+    if (!m || !g)
         return CHAM_ERROR(NOT_CONFIGURED);
     struct segment *s = &m->s;
-    s->seq = cham_ntohl(h->seq);
-    s->ack = cham_ntohl(h->ack);
-    s->window = cham_ntohs(h->window);
+    s->key = key;
+    s->seq = f.seq;
+    s->ack = f.ack;
+    s->window = f.window;
     s->flags = h->flags;
-    s->len = size - header;
-    s->payload = at + header;
+    s->len = f.len;
+    s->payload = f.payload;
     s->tos = tos;
-    s->has_ts = 0;
+    s->has_ts = stamped;
+    s->tsval = f.tsval;
+    s->tsecr = f.tsecr;
     s->sacks = 0;
     s->mss = 0;
     s->wscale = 0;
     s->sack_permitted = 0;
-    u64 key = source | (u64)h->ports << 32;
-    if (header == TCP_BYTES + TS_BYTES && (u8 *)h + TCP_BYTES + TS_BYTES <= end && *(u32 *)(h + 1) == TS_WORD) {
-        s->has_ts = 1;
-        s->tsval = cham_ntohl(((u32 *)(h + 1))[1]);
-        s->tsecr = cham_ntohl(((u32 *)(h + 1))[2]);
-    } else if (header > TCP_BYTES) {
+    if (header > TCP_BYTES && !stamped)
         read_options(ctx, m, at, header - TCP_BYTES);
-    }
-    u32 id = TCP_CONNECTIONS, iss = 0;
-    struct flow *f = cham_lookup(&flows, &key);
-    if (f)
-        id = f->id;
-    struct conn *c = cham_lookup(&conns, &id);
-    struct tcp_about *a = cham_lookup(&about, &id);
-    if (c && a && makes_room(c, s, &iss)) {
-        step(c, a, INPUT_EXPIRED);
-        conclude(ctx, c, a, id, 0);
-        id = TCP_CONNECTIONS;
-        c = 0;
-    }
-    if (!c || !a) {
-        u64 verdict = belongs_to_none(ctx, key, s, iss, &id);
-        if (verdict != GO_ON)
-            return verdict;
-        c = cham_lookup(&conns, &id);
-        a = cham_lookup(&about, &id);
-        if (!c || !a)
-            return CHAM_ERROR(NO_CONNECTION);
-    }
-    struct tcp_config *g = config_of(ctx);
-    if (!g)
-        return CHAM_ERROR(NOT_CONFIGURED);
-    return done(ctx, c, id, c->state == TCP_SYN_SENT ? answered(ctx, c, a, id, s) : arrives(ctx, c, a, g, id, s));
+    return unforeseen(ctx, s, g, id);
 }
 
 /* ---- time ------------------------------------------------------------------------------------------------------------------------ */
@@ -253,6 +264,7 @@ RARE static u64 ordered(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
         c->lost_to = c->snd_max;
         c->high_rxt = c->snd_una;
         c->dupacks = 0;
+        c->dupthresh = DUPTHRESH;
 #pragma unroll
         for (u32 i = 0; i < RANGES; i++) /* the peer may have given up what it had (RFC 2018, 8) */
             c->sacked[i].start = c->sacked[i].end = 0;
@@ -328,6 +340,11 @@ CHAM_INLINE u64 asked(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
         if (g && c->flags & ROOMIER)
             grow_receive(ctx, c, id, roomier(c, g), KEEP_MAX);
         return can_receive(c->state) && open_window(c, a) ? GO_ACK : CHAM_DONE;
+    }
+    if (kind == TCP_SEND && !e->flags) {
+        struct tcp_config *g = config_of(ctx);
+        if (g && sends_foreseen(ctx, c, a, g, id, e->end))
+            return CHAM_TX;
     }
     if (kind == TCP_GROW)
         return grow_send(ctx, c, id, e->value);
