@@ -91,6 +91,13 @@ CHAM_INLINE u32 open_window(struct conn *c, struct tcp_about *a)
     return 1;
 }
 
+/* The same, where it matters: as long as there is little in a small buffer the peer has room enough. */
+CHAM_INLINE void keep_open(struct conn *c, struct tcp_about *a)
+{
+    if (c->rx_size >= TCP_BUFFER || c->rcv_edge - c->rcv_nxt < TCP_BUFFER / 2)
+        open_window(c, a);
+}
+
 /* A larger receive buffer, with what is in it, if that is at most `most` bytes. 0, or not. */
 RARE static u32 grow_receive(struct chamelio_ctx *ctx UNUSED, struct conn *c, u32 id, u32 size, u32 most)
 {
@@ -583,7 +590,7 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
     }
     c->heard = ctx->now;
     if (s->len) /* what has been read meanwhile makes room */
-        open_window(c, a);
+        keep_open(c, a);
     FORGET;
     if (c->state == TCP_SYN_RCVD && (s->flags & (F_SYN | F_ACK)) == (F_SYN | F_ACK) && s->seq == c->irs) {
         s->flags &= ~F_SYN; /* both have opened, and this is the answer to ours (RFC 9293, figure 7) */
@@ -650,7 +657,7 @@ CHAM_INLINE u64 arrives(struct chamelio_ctx *ctx, struct conn *c, struct tcp_abo
     if (c->flags & FIN_AHEAD && c->fin_at == c->rcv_nxt)
         take_fin(ctx, c, a, g, id);
     FORGET;
-    open_window(c, a);
+    keep_open(c, a);
     FORGET;
     if (acknowledges(c, a))
         return GO_ACK;

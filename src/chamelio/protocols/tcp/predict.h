@@ -61,8 +61,7 @@ CHAM_INLINE u64 takes_foreseen(struct chamelio_ctx *ctx, struct conn *c, struct 
     if (s->len) {
         c->rcv_nxt = s->seq + s->len;
         has_come(ctx, c, g, id, s->seq, s->len);
-        if (c->rx_size >= TCP_BUFFER || c->rcv_edge - c->rcv_nxt < TCP_BUFFER / 2)
-            open_window(c, a);
+        keep_open(c, a);
     }
     return acknowledges(c, a) ? GO_ACK : CHAM_DONE;
 }
@@ -77,8 +76,7 @@ CHAM_INLINE u32 sends_foreseen(struct chamelio_ctx *ctx, struct conn *c, struct 
         return 0;
     if (!flight && ctx->now - c->sent_at > c->rto)
         return 0;
-    if (c->rx_size >= TCP_BUFFER || c->rcv_edge - c->rcv_nxt < TCP_BUFFER / 2)
-        open_window(c, a);
+    keep_open(c, a);
     if (put_segment(ctx, c, id, seq, len, F_PSH, c->options & TCP_OPT_ECN ? ECT0 : 0))
         return 0;
     c->snd_end = end;

@@ -369,7 +369,7 @@ CHAM_INLINE u64 asked(struct chamelio_ctx *ctx, struct conn *c, struct tcp_about
             tell(ctx, c, id, TCP_WRITABLE, 0, c->snd_una, 0, 0);
         }
     }
-    open_window(c, a);
+    keep_open(c, a);
     if (a->pace)
         make_due(ctx, c, id);
     return c->flags & DUE ? CHAM_DONE : GO_ON;
