@@ -56,7 +56,7 @@ def verify(settings: Settings, runs: int, seed: int) -> int:
 )
 @click.option("--runs", type=click.IntRange(1), default=11, show_default=True, help="Of each measurement of cycles.")
 @click.option(
-    "--connections", type=click.IntRange(1, 60000), help="Instead: how fast connections are set up, and what so many take."
+    "--connections", type=click.IntRange(1, 120000), help="Instead: how fast connections are set up, and what so many take."
 )
 @common()
 def rpc(

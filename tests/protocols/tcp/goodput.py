@@ -279,7 +279,7 @@ def _main(words: Sequence[str]) -> None:
         store(rows)
     elif list(words) == ["models"]:
         print(HEADING)
-        for loss, losses in ((1e-2, 400), (1e-3, 100)):
+        for loss, losses in ((1e-2, 200), (1e-3, 60)):
             for rtt in (0.05, 0.2):
                 for control in WINDOWS:
                     for regular in (False, True):

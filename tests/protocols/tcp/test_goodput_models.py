@@ -44,7 +44,7 @@ def test_losses_cost_what_models_say(control: str) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("regular", [False, True], ids=["random", "regular"])
-@pytest.mark.parametrize(("loss", "losses"), [(1e-2, 400), (1e-3, 100)])
+@pytest.mark.parametrize(("loss", "losses"), [(1e-2, 200), (1e-3, 60)])
 @pytest.mark.parametrize("rtt", [0.05, 0.2])
 @pytest.mark.parametrize("control", ["newreno", "cubic"])
 def test_losses_cost_what_models_say_on_average(control: str, rtt: float, loss: float, losses: int, regular: bool) -> None:

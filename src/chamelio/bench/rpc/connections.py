@@ -90,9 +90,8 @@ class Pair:
         """Open connections and ask on each; how long opening takes (s), and what all processes grow by (bytes). Raises Refusal."""
         runs = [stage.run for stage in self.stages]
         before = _memory(runs)
-        load = self._start(
-            "--connections", str(connections), "--outstanding", str(OUTSTANDING), "--interval", "0.1", "--seconds", str(seconds)
-        )
+        many = f"--connections {connections} --ports {PORTS} --outstanding {OUTSTANDING} --interval 0.1 --seconds {seconds}"
+        load = self._start(*many.split())
         deadline = time.monotonic() + seconds + PATIENCE_S
         while sum(r.get("answered", 0) for r in load.reports) < connections and load.running and time.monotonic() < deadline:
             time.sleep(0.05)

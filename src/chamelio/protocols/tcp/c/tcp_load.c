@@ -1,10 +1,10 @@
 /* A TCP load generator: requests on connections that stay (load_loop.h), or connections that come and go.
  *
- *     tcp_load SOCKET-PATH ADDRESS PORT [--connections N] [options of load_loop.h]
+ *     tcp_load SOCKET-PATH ADDRESS PORT [--connections N] [--ports N] [options of load_loop.h]
  *     tcp_load SOCKET-PATH ADDRESS PORT --connect-rate [--ports N] [--close fin|reset|wait] [--bytes N] [--outstanding N] [--seconds S]
  *
- * The first opens N connections (default: as many as requests are outstanding), says so in a line of JSON, and asks on one after
- * the other. The second opens connections to N ports from PORT on, sends N bytes (0: none) on each, waits for them to come
+ * The first opens N connections (default: as many as requests are outstanding) to N ports from PORT on, says so in a line of JSON, and
+ * asks on one after the other. The second opens connections to these ports, sends N bytes (0: none) on each, waits for them to come
  * back, and closes it: by a FIN, a reset, or not before the server has (`wait`). A connection counts when we have given it up.
  */
 #include <arpa/inet.h>
@@ -12,7 +12,7 @@
 #include "load_loop.h"
 #include "tcp_app.h"
 
-#define CONNECTIONS_MAX 65536
+#define CONNECTIONS_MAX 131072
 #define BYTES_MAX 65536
 #define OPENING 64 /* connections that are being opened at a time, once the first is: by then ARP has been answered */
 #define OPEN_NS 30000000000ull
@@ -21,12 +21,12 @@
 static struct tcp_app app;
 static struct load load;
 static uint32_t address;
-static uint16_t port;
+static uint16_t port; /* the first; host order */
 static uint8_t message[BYTES_MAX];
 
 /* ---- requests on connections that stay -------------------------------------------------------------------------------------------- */
 
-static uint32_t connections; /* 0: as many as requests are outstanding */
+static uint32_t connections, ports = 1; /* connections 0: as many as requests are outstanding; they go to `ports` ports in turn */
 static uint32_t turns[CONNECTIONS_MAX], first, behind; /* connections that may be asked, in a ring; one may occur several times */
 static uint32_t ended, refused, error; /* error: why the last one was refused, an errno value */
 
@@ -38,7 +38,8 @@ static int open_connections(void)
     uint64_t start = now_ns(), deadline = start + OPEN_NS;
     struct tcp_event e;
     while (open < connections && now_ns() < deadline) {
-        while (asked < connections && asked - open < (open ? OPENING : 1) && tcp_app_connect(&app, address, port, asked))
+        while (asked < connections && asked - open < (open ? OPENING : 1) &&
+               tcp_app_connect(&app, address, htons((uint16_t)(port + asked % ports)), asked))
             asked++;
         while (tcp_app_next(&app, &e)) {
             if (e.kind == TCP_ENDED)
@@ -63,7 +64,7 @@ static int connect_to(const struct load *l, const char *path, const char *to, un
         return -1;
     if (inet_pton(AF_INET, to, &address) != 1)
         return cham_context_fail(&app.context, "that is no IPv4 address");
-    port = htons((uint16_t)number);
+    port = (uint16_t)number;
     connections = connections ? connections : outstanding;
     if (open_connections())
         return -1;
@@ -226,12 +227,12 @@ int main(int argc, char **argv)
                 return load_usage(argv[0]);
         return come_and_go(argv[1], argv[2], (unsigned)atoi(argv[3]));
     }
-    if (argc > 5 && !strcmp(argv[4], "--connections")) {
-        connections = (uint32_t)atoi(argv[5]);
-        if (!connections || connections > CONNECTIONS_MAX)
+    for (; argc > 5 && (!strcmp(argv[4], "--connections") || !strcmp(argv[4], "--ports")); argc -= 2) {
+        uint32_t n = (uint32_t)atoi(argv[5]);
+        *(argv[4][2] == 'c' ? &connections : &ports) = n;
+        if (!n || n > CONNECTIONS_MAX)
             return load_usage(argv[0]);
         memmove(argv + 4, argv + 6, (size_t)(argc - 6 + 1) * sizeof *argv);
-        argc -= 2;
     }
     int status = load_all(&load, &tcp, argc, argv, payload);
     if (status)
