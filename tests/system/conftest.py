@@ -76,14 +76,14 @@ def run(system: System, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]
     return asyncio.run
 
 
-@pytest.fixture(scope="package", params=BACKENDS)
+@pytest.fixture(scope="module", params=BACKENDS)
 def line(request: pytest.FixtureRequest) -> Iterator[Line]:
     """A tenant's TCP and Linux's, joined."""
     with joined(request.param) as one:
         yield one
 
 
-@pytest.fixture(scope="package", params=BACKENDS)
+@pytest.fixture(scope="module", params=BACKENDS)
 def lossy(request: pytest.FixtureRequest) -> Iterator[Line]:
     """As `line`, over a bad network."""
     with joined(request.param, "loss=1%,reorder=2%,seed=3") as one:
