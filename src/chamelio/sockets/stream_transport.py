@@ -46,7 +46,7 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
         self._on_lost: Callable[[], None] | None = None
         self._buffered = False
         # Reading. The context writes what events say.
-        self._pos = self.end = self._read_at = pos  # _read_at: at the last TCP_READ
+        self._pos = self.end = pos
         self.fin = False
         self.ended: int | None = None  # by which error; 0: both sides had closed
         self._started = self._paused = self._eof_told = False
@@ -160,11 +160,8 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
             except Exception as error:
                 self._fatal_error(error, "Fatal error: the protocol has failed to take data.")
                 return
-        # Half of a buffer read tells the handlers how fast the buffer is used, even if the window is wide open.
         space = max(lane.rx.size(conn), BUFFER)
-        opened = (self._pos + space - context.edge[conn]) & U32
-        if space // 2 <= (self._pos - self._read_at) & U32 or space // 2 <= opened < _HALF:
-            self._read_at = self._pos
+        if space // 2 <= (self._pos + space - context.edge[conn]) & U32 < _HALF:
             self._ask(_READ)
 
     def _fill_buffer(self, length: int) -> int:

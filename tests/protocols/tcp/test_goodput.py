@@ -51,7 +51,7 @@ def shares(control: str, warm_up: float, seconds: float, detour: float = 0.0) ->
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_two_connections_share_a_bottleneck(control: str) -> None:
-    found = shares(control, 2, 3)
+    found = shares(control, 2.5, 4)
     assert jain(found) >= 0.9, found
     assert sum(found) > 0.9 * 10e6 * 1448 / 1514
 
