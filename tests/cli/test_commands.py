@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from chamelio.host import limits
 from host.rig import Host
 
 Run = Callable[..., Any]
@@ -194,6 +195,20 @@ def test_copy_takes_a_shipped_protocol(cham: Run, tmp_path: Path) -> None:
     assert done.exit == 0 and {"udp.bpf.c", "protocol.toml", "slowpath.py"} <= set(done.json["files"])
     assert cham("protocol", "copy", "udp", mine).exit == 2, "it is there already"
     assert "did you mean 'udp'" in cham("protocol", "copy", "udpp", str(tmp_path / "other")).err
+
+
+@pytest.mark.parametrize("name", ["echo", "ping", "rpc", "tcp", "udp"])
+def test_a_shipped_protocol_is_shown_with_its_contract_and_admitted(cham: Run, name: str) -> None:
+    done = cham("protocol", "show", name, "-o", "json")
+    assert done.exit == 0 and done.json["admitted"]
+    for hook in done.json["hooks"].values():
+        assert 0 < hook["warm"] < hook["cold"] <= hook["budget"]
+
+
+def test_what_is_beyond_a_budget_is_not_admitted(cham: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HOOK_BUDGET", 1_000)
+    done = cham("protocol", "show", "udp")
+    assert done.exit == 3 and "admitted: no" in done.out
 
 
 def test_explain_knows_the_codes(cham: Run) -> None:

@@ -83,7 +83,7 @@ def line(request: pytest.FixtureRequest) -> Iterator[Line]:
         yield one
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=["tap", pytest.param("afxdp", marks=pytest.mark.long)])
 def lossy(request: pytest.FixtureRequest) -> Iterator[Line]:
     """As `line`, over a bad network."""
     with joined(request.param, "loss=1%,reorder=2%,seed=3") as one:

@@ -80,7 +80,7 @@ def test_segments_fit_the_path(far: tuple[Line, Linux], client: str) -> None:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("away", [0.05, 0.4])
+@pytest.mark.parametrize("away", [0.05, pytest.param(0.4, marks=pytest.mark.long)])
 def test_a_link_that_was_away_has_lost_nothing(line: Line, client: str, away: float) -> None:
     async def run() -> None:
         async with serving(line.ends(client)[1], echo) as port:

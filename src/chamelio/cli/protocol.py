@@ -11,9 +11,11 @@ from typing import Any
 import click
 
 from chamelio import toolchain
+from chamelio.bpf.object import load_object
 from chamelio.cli.common import Group, Settings, common
 from chamelio.cli.output import fields, table
 from chamelio.cli.verify import exit_of, judge, plain_of, text_of
+from chamelio.host.limits import Limits
 from chamelio.messages import Refusal, memfd
 from chamelio.tenant.folder import (
     TEMPLATE_IP_PROTOCOL,
@@ -22,6 +24,7 @@ from chamelio.tenant.folder import (
     read_manifest,
     read_protocol,
 )
+from chamelio.verify import verify_object
 
 
 @click.group(cls=Group)
@@ -194,13 +197,42 @@ def list_(settings: Settings, tenant: str | None) -> None:
 
 
 @protocol.command("show")
-@click.argument("tenant")
-@click.argument("name")
+@click.argument("tenant", metavar="[TENANT]")
+@click.argument("name", metavar="PROTOCOL", required=False)
 @common()
-def show(settings: Settings, tenant: str, name: str) -> None:
-    """Show a protocol: its contract, its memory, its versions, its counters."""
+def show(settings: Settings, tenant: str, name: str | None) -> int:
+    """Show a protocol of a tenant: its contract, its memory, its versions, its counters.
+
+    Without TENANT: the contract of a shipped one, a folder or an object, by the budgets that a tenant has if nothing else was said.
+    """
+    if name is None:
+        contract = contract_of(tenant)
+        settings.show(contract, lambda: _contract(contract))
+        return 0 if contract["admitted"] else 3
     about = settings.call("protocol.show", tenant=tenant, protocol=name)
     settings.show(about, lambda: _shown(about))
+    return 0
+
+
+def contract_of(text: str) -> dict[str, Any]:
+    """What is proven of a protocol that nobody has loaded. Raises Refusal, BuildError, ObjectError."""
+    manifest, content = read_protocol(text)
+    budgets = Limits().budgets
+    hooks = {}
+    for verdict in verify_object(load_object(content, manifest.name), budgets=budgets):
+        hook = verdict.section.rpartition("/")[2]
+        hooks[hook] = {
+            "cold": verdict.cost_cold, "warm": verdict.cost_warm, "budget": budgets.get(hook), "verdict": verdict.verdict,
+            "code": verdict.code,
+        }  # fmt: skip
+    admitted = bool(hooks) and all(one["verdict"] == "accept" for one in hooks.values())
+    return {"name": manifest.name, "ip_protocol": manifest.ip_protocol, "admitted": admitted, "hooks": hooks}
+
+
+def _contract(contract: dict[str, Any]) -> str:
+    rows = [[h, *(one[k] for k in ("cold", "warm", "budget", "verdict"))] for h, one in contract["hooks"].items()]
+    said = {"name": contract["name"], "ip_protocol": contract["ip_protocol"], "admitted": "yes" if contract["admitted"] else "no"}
+    return fields(said) + "\n\nworst case, in cycles\n" + table(("hook", "cold", "warm", "budget", "verdict"), rows)
 
 
 def slow_path(about: dict[str, Any]) -> str:
