@@ -72,7 +72,7 @@ def glue(protocol: str, layout: Layout, hooks: set[str], *, hardening: bool) -> 
     kinds = {m.kind for m in layout.maps}
     live = {h for h in hooks if h not in feeds or feeds[h] in kinds}
     source = '#include "protocol.h"\n#include "core.h"\n'
-    source += f"const u32 cham_cfg_virtual = 1, cham_cfg_hardening = {int(hardening)};\n"
+    source += f"const u32 cham_cfg_virtual = 1, cham_cfg_hardening = {int(hardening)}, cham_cfg_policy = 0;\n"
     for hook in ("rx", "ring", "tx", "timer"):
         source += f"const u32 cham_has_{hook} = {int(hook in live)};\nu64 cham_native_{hook}(struct chamelio_ctx *);\n"
         body = f"check_turn(turn); return cham_native_{hook}(&turn->ctx);" if hook in live else "(void)turn; return 0;"

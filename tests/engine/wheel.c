@@ -11,7 +11,7 @@
 #define TICK (1ull << WHEEL_TICK_SHIFT)
 #define NEVER (~0ull)
 
-const u32 cham_cfg_virtual = 1, cham_cfg_hardening = 0;
+const u32 cham_cfg_virtual = 1, cham_cfg_hardening = 0, cham_cfg_policy = 0;
 
 static struct wheel wheel;
 static struct wheel_node nodes[IDS];

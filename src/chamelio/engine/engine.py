@@ -20,7 +20,7 @@ from chamelio.engine import abi
 from chamelio.engine.carry import carry
 from chamelio.engine.catalogue import events
 from chamelio.engine.cores import Cores, EngineError
-from chamelio.engine.image import Image, ImageError, Unit
+from chamelio.engine.image import POLICIES, Image, ImageError, Unit
 from chamelio.engine.instance import Instance
 from chamelio.engine.ports import Port
 from chamelio.jit.artifact import UnitImage
@@ -56,8 +56,9 @@ class Engine:
 
     `frames` are each core's; `counters` names a file that others may map to read `struct cham_counters`, one for each core;
     `poll` is "adaptive" (nap when idle) or "spin"; `cpus` pins the threads; `seed` fixes all secrets and random states, for
-    tests. All methods are for one control thread at a time; they are thread-safe by a lock. Whoever runs an engine calls
-    `refresh` about once a second.
+    tests; `policy` is how tenants share a core: "cycles" (deficit round robin, debt, early drop), or for comparison "packets"
+    (round robin) or "off" (order of arrival). All methods are for one control thread at a time; they are thread-safe by a lock.
+    Whoever runs an engine calls `refresh` about once a second.
     """
 
     def __init__(
@@ -71,11 +72,15 @@ class Engine:
         counters: Path | None = None,
         hardening: bool = True,
         seed: int | None = None,
+        policy: str = POLICIES[0],
     ) -> None:
+        if policy not in POLICIES:
+            raise EngineError(f"there is no policy called {policy!r}: it is one of {', '.join(POLICIES)}")
         if poll not in ("adaptive", "spin"):
             raise EngineError(f"there is no way of polling called {poll!r}: it is 'adaptive' or 'spin'")
         self.virtual, self.hardening, self.poll, self.cpus = virtual, hardening, poll, list(cpus)
-        self.image = Image(virtual=virtual, hardening=hardening)
+        self.policy = policy
+        self.image = Image(virtual=virtual, hardening=hardening, policy=policy)
         self.cores = Cores(
             self.image.call, cores, frames=frames, virtual=virtual, adaptive=poll == "adaptive", counters=counters, seed=seed
         )
@@ -541,6 +546,7 @@ class Engine:
                 "virtual": self.virtual,
                 "hardening": self.hardening,
                 "poll": self.poll,
+                "policy": self.policy,
                 "cores": len(self.cores),
                 "cpus": self.cpus,
                 "running": self.running,

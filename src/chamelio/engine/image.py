@@ -34,6 +34,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {  # result, arguments
     "cham_cycles": (ctypes.c_uint64,),
 }
 UNIT_ENTRY = "cham_unit_init"
+POLICIES = ("cycles", "packets", "off")  # enum cham_policy; "off": packets in the order in which they came
 
 
 class ImageError(Exception):
@@ -45,11 +46,11 @@ def provider_sources() -> list[str]:
     return sorted(p.name for p in toolchain.FASTPATH.glob("*.c") if p.name not in ("unit.c", "abi.c"))
 
 
-def provider_object(*, virtual: bool, hardening: bool) -> bytes:
+def provider_object(*, virtual: bool, hardening: bool, policy: str = POLICIES[0]) -> bytes:
     """Relocatable object code of all of the provider's C but the batch loops, which belong to units. Cached."""
     texts = [modules.provider_text(source) for source in provider_sources()]
-    configuration = modules.constants({"cham_cfg_virtual": int(virtual), "cham_cfg_hardening": int(hardening)})
-    texts.append(configuration)
+    values = {"cham_cfg_virtual": int(virtual), "cham_cfg_hardening": int(hardening), "cham_cfg_policy": POLICIES.index(policy)}
+    texts.append(modules.constants(values))
     kept = [*ENTRIES, *UNIT_IMPORTS, *PORT_OPS, *CATALOGUES]
 
     def build() -> bytes:
@@ -96,11 +97,11 @@ class Unit:
 class Image:
     """The provider's code in this process: `call[name](...)` for its entries, `address(symbol)` for tables of functions."""
 
-    def __init__(self, *, virtual: bool, hardening: bool) -> None:
+    def __init__(self, *, virtual: bool, hardening: bool, policy: str = POLICIES[0]) -> None:
         self._jit = llvm.create_lljit_compiler(modules.machine())
         self._units = 0
         builder = llvm.JITLibraryBuilder().add_current_process()
-        builder.add_object_img(provider_object(virtual=virtual, hardening=hardening))
+        builder.add_object_img(provider_object(virtual=virtual, hardening=hardening, policy=policy))
         for name in (*ENTRIES, *UNIT_IMPORTS, *PORT_OPS, *CATALOGUES):
             builder.export_symbol(name)
         self._library = builder.link(self._jit, "provider")

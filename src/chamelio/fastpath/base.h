@@ -19,6 +19,7 @@ typedef long long s64;
 /* Configuration is linked in as a module of constants, never as macros: one bitcode serves every build. */
 extern const u32 cham_cfg_virtual;   /* 1: time and cycles are counted by the cost model, not by the machine */
 extern const u32 cham_cfg_hardening; /* 1: accesses at checked variable offsets are masked as well */
+extern const u32 cham_cfg_policy;    /* enum cham_policy: how tenants share a core */
 
 #define CHAM_NONE 0xffffffffu
 

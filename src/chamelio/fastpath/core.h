@@ -30,6 +30,13 @@
 
 enum cham_hook { CHAM_RX, CHAM_RING, CHAM_TXDUE, CHAM_TIMER };
 
+/* How tenants share a core. All but the first are there to be compared with it: they count cycles, and act on none. */
+enum cham_policy {
+    CHAM_POLICY_CYCLES,  /* deficit round robin in cycles, debt, early drop */
+    CHAM_POLICY_PACKETS, /* round robin: every hook of every tenant serves a batch at most */
+    CHAM_POLICY_ARRIVAL, /* packets in the order in which they came, whosever they are; other hooks as with PACKETS */
+};
+
 struct cham_core;
 struct cham_instance;
 struct cham_handover;
@@ -260,6 +267,7 @@ struct cham_core {
     u32 active[CHAM_MAX_TENANTS];
     u32 bindings_head[256];
     struct cham_binding bindings[CHAM_MAX_BINDINGS];
+    u32 arrivals; /* packets that went to backlogs, where their order matters (CHAM_POLICY_ARRIVAL) */
     u32 n_routes;
     struct cham_route routes[CHAM_MAX_ROUTES]; /* the longest prefix first */
     struct cham_neighbour neighbours[CHAM_MAX_NEIGHBOURS];

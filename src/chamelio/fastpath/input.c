@@ -71,7 +71,7 @@ CHAM_INLINE void deliver(struct cham_core *core, u32 network, struct cham_frame 
         if (to != core->index)
             return cham_hand_delivery(core, to, network, b, f);
     }
-    if (unlikely(tenant->deficit + core->max_debt < 0))
+    if (cham_cfg_policy == CHAM_POLICY_CYCLES && unlikely(tenant->deficit + core->max_debt < 0))
         return cham_drop(core, inst, owner, f, CHAM_DROP_DEBT);
     u32 len = inst->backlog_len;
     if (unlikely(len >= CHAM_BACKLOG || inst->state == CHAM_INSTANCE_QUARANTINED))
@@ -80,6 +80,8 @@ CHAM_INLINE void deliver(struct cham_core *core, u32 network, struct cham_frame 
     if (unlikely(held >= tenant->frame_quota))
         return cham_drop(core, inst, owner, f, CHAM_DROP_NO_FRAMES);
     tenant->frames = held + 1;
+    if (cham_cfg_policy == CHAM_POLICY_ARRIVAL)
+        f->next = core->arrivals++;
     f->hash = (u32)(cham_mix(cham_load64(ip + IPV4_SRC), cham_mix(ports ^ core->secret[0], protocol ^ core->secret[1])) >> 16);
     inst->backlog[(inst->backlog_head + len) % CHAM_BACKLOG] = f->index;
     inst->backlog_len = len + 1;

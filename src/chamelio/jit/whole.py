@@ -64,7 +64,7 @@ def _entrances(residents: Sequence[Resident]) -> str:
 def image(residents: Sequence[Resident], *, hardening: bool) -> bytes:
     """Relocatable object code of everything; unit k is `residents[k]`, and `cham_unit_init` fills the table of unit 0."""
     texts = [modules.provider_text(source) for source in provider_sources() if source != "enter.c"]
-    texts.append(modules.constants({"cham_cfg_virtual": 0, "cham_cfg_hardening": int(hardening)}))
+    texts.append(modules.constants({"cham_cfg_virtual": 0, "cham_cfg_hardening": int(hardening), "cham_cfg_policy": 0}))
     texts.append(_entrances(residents))
     texts += [_unit_text(number, one, hardening=hardening) for number, one in enumerate(residents)]
     module = modules.link(texts)
