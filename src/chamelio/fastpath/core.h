@@ -73,6 +73,17 @@ struct cham_outcome {
 
 struct cham_hook_counters {
     u64 runs, cycles, errors;
+    u64 turns; /* in which it had something to do */
+};
+
+/* How long packets waited in a backlog: from the look at the ports that received them to the turn that served them. Log-linear, in units
+ * of 8 ns: bucket i counts i units exactly up to 15, then 8 buckets share each power of two, so that none is wider than an eighth
+ * of where it begins (Tene's HDR histograms). The last one counts all that waited longer. */
+#define CHAM_DELAY_BUCKETS 224 /* up to 8 s */
+#define CHAM_DELAY_SHIFT 3
+struct cham_delays {
+    u64 sum; /* ns */
+    u64 buckets[CHAM_DELAY_BUCKETS];
 };
 
 struct cham_instance_counters {
@@ -85,6 +96,7 @@ struct cham_instance_counters {
     u64 events[CHAM_N_EVENTS];
     u64 reasons[256]; /* handler errors by the tenant's own code */
     struct cham_hook_counters hooks[CHAM_HOOKS];
+    struct cham_delays delays;
 };
 
 struct cham_tenant_counters {

@@ -26,9 +26,10 @@ struct cham_frame {
     u32 tenant; /* while it waits for a next hop: who is charged for it, CHAM_NONE for the provider */
     u32 next;   /* link of whatever list holds it */
     u32 next_hop;
-    u64 due;    /* fault injector: when it comes out */
+    u64 due;      /* fault injector: when it comes out */
+    u64 received; /* ns, the core's time when it came to its instance's backlog */
     u16 csum_start, csum_at; /* with CSUM_LATER: sum from here on, into this field (bytes from the IP header) */
-    u8 pad[28];
+    u8 pad[20];
     u8 bytes[CHAM_FRAME_BYTES];
 } CHAM_ALIGNED(64);
 CHAM_ASSERT_SIZE(struct cham_frame, 2112);

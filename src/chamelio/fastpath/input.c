@@ -83,6 +83,7 @@ CHAM_INLINE void deliver(struct cham_core *core, u32 network, struct cham_frame 
     if (cham_cfg_policy == CHAM_POLICY_ARRIVAL)
         f->next = core->arrivals++;
     f->hash = (u32)(cham_mix(cham_load64(ip + IPV4_SRC), cham_mix(ports ^ core->secret[0], protocol ^ core->secret[1])) >> 16);
+    f->received = core->now;
     inst->backlog[(inst->backlog_head + len) % CHAM_BACKLOG] = f->index;
     inst->backlog_len = len + 1;
 }

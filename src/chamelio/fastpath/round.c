@@ -46,6 +46,30 @@ static void charge_input(struct cham_core *core, u32 packets, u64 cycles)
     core->counters->cycles_provider += rest;
 }
 
+/* `n` packets have waited so long (ns). */
+CHAM_INLINE void count_delay(struct cham_delays *d, u64 ns, u32 n)
+{
+    u64 units = ns >> CHAM_DELAY_SHIFT;
+    u32 power = 60 - (u32)__builtin_clzll(units | 8), bucket = (power << 3) + (u32)(units >> power);
+    d->sum += ns * n;
+    d->buckets[cham_min(bucket, CHAM_DELAY_BUCKETS - 1)] += n;
+}
+
+CHAM_RARE static void count_each(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n)
+{
+    for (u32 i = 0; i < n; i++)
+        count_delay(&inst->counters->delays, core->now - frames[i]->received, 1);
+}
+
+/* The packets that leave a backlog, the oldest first: mostly they came with one burst. */
+CHAM_INLINE void count_delays(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n)
+{
+    if (likely(frames[0]->received == frames[n - 1]->received))
+        count_delay(&inst->counters->delays, core->now - frames[0]->received, n);
+    else
+        count_each(core, inst, frames, n);
+}
+
 static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst, u32 max)
 {
     struct cham_frame *frames[CHAM_CHUNK];
@@ -60,6 +84,7 @@ static u32 serve_backlog(struct cham_core *core, struct cham_instance *inst, u32
     inst->backlog_head = (inst->backlog_head + n) % CHAM_BACKLOG;
     inst->backlog_len -= n;
     core->tenants[inst->tenant].frames -= n;
+    count_delays(core, inst, frames, n);
     return cham_enter_rx(core, inst, frames, n);
 }
 
@@ -120,9 +145,11 @@ static u32 turn(struct cham_core *core, u32 index)
             u64 so_far = core_cycles(core) - core->cycles;
             if (only)
                 so_far = 0; /* further instances of a turn share its stamp; the first carries the cycles */
-            for (u32 h = 0; so_far && h < CHAM_HOOKS; h++)
-                if (share[h])
+            for (u32 h = 0; h < CHAM_HOOKS; h++)
+                if (share[h]) {
                     inst->counters->hooks[h].cycles += so_far * share[h] / total;
+                    inst->counters->hooks[h].turns++;
+                }
             only = inst;
         }
     }
