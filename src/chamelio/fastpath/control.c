@@ -118,6 +118,18 @@ void cham_instance_init(struct cham_instance *inst, u32 ring_start)
     inst->state = CHAM_INSTANCE_ACTIVE;
 }
 
+/* A unit in its place, or none. Every core sets the same chunks. */
+static u32 set_unit(struct cham_core *core, u32 index, struct cham_unit *unit)
+{
+    core->counters->swaps += core->units[index] && unit;
+    core->units[index] = unit;
+    for (u32 h = 0; unit && h < CHAM_HOOKS; h++) {
+        u64 runs = CHAM_CHUNK_CYCLES / (unit->cold[h] + COST_PACKET_BOUND);
+        unit->chunk[h] = runs < 1 ? 1 : cham_min((u32)runs, CHAM_CHUNK);
+    }
+    return CHAM_STATUS_OK;
+}
+
 static u32 add_instance(struct cham_core *core, struct cham_instance *inst)
 {
     struct cham_tenant *t = core->tenants + inst->tenant;
@@ -336,9 +348,7 @@ static u32 execute(struct cham_core *core, u32 op, u64 *arg)
     case CHAM_OP_REMOVE_INSTANCE:
         return remove_instance(core, (u32)arg[0]);
     case CHAM_OP_SET_UNIT:
-        core->counters->swaps += core->units[arg[0]] && arg[1];
-        core->units[arg[0]] = (const struct cham_unit *)arg[1];
-        return CHAM_STATUS_OK;
+        return set_unit(core, (u32)arg[0], (struct cham_unit *)arg[1]);
     case CHAM_OP_MOVE_INSTANCE:
         core->counters->swaps++;
         core->instances[arg[0]]->unit = (u32)arg[1];

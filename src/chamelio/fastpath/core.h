@@ -24,7 +24,8 @@
 #define CHAM_MAX_CORES 8
 #define CHAM_BACKLOG 256
 #define CHAM_BATCH 32        /* packets, entries or ids of one hook that a turn serves, at most */
-#define CHAM_CHUNK 8         /* so many at a time: between them a turn looks at what it has used */
+#define CHAM_CHUNK 8         /* so many at a time at most: between them a turn looks at what it has used */
+#define CHAM_CHUNK_CYCLES 600000 /* that the contract allows a chunk, unless one run alone is allowed more */
 #define CHAM_ENTRY_MAX 256   /* bytes of a ring entry */
 #define CHAM_HOOKS 4
 
@@ -49,7 +50,8 @@ struct cham_unit {
     u32 (*ring)(struct cham_core *core, struct cham_instance *inst, u32 max);
     u32 (*tx)(struct cham_core *core, struct cham_instance *inst, u32 max);
     u32 (*timer)(struct cham_core *core, struct cham_instance *inst, u32 max);
-    u64 cold[CHAM_HOOKS]; /* proven cost of one run, in cycles, 0: no such handler */
+    u64 cold[CHAM_HOOKS];  /* proven cost of one run, in cycles, 0: no such handler */
+    u32 chunk[CHAM_HOOKS]; /* how many runs make a chunk: as many as its contract allows within CHAM_CHUNK_CYCLES, one at least */
 };
 
 /* What a handler runs on; the tenant sees the first part. */
@@ -267,6 +269,7 @@ struct cham_core {
     u32 n_polled; /* ports in `polled` */
     u32 n_active; /* tenants in `active` */
     u32 first;    /* who has the first turn of this round */
+    u32 arrivals; /* packets that went to backlogs, where their order matters (CHAM_POLICY_ARRIVAL) */
     u64 neighbours_due;
     struct cham_pool pool;
     struct cham_counters *counters;
@@ -279,7 +282,6 @@ struct cham_core {
     u32 active[CHAM_MAX_TENANTS];
     u32 bindings_head[256];
     struct cham_binding bindings[CHAM_MAX_BINDINGS];
-    u32 arrivals; /* packets that went to backlogs, where their order matters (CHAM_POLICY_ARRIVAL) */
     u32 n_routes;
     struct cham_route routes[CHAM_MAX_ROUTES]; /* the longest prefix first */
     struct cham_neighbour neighbours[CHAM_MAX_NEIGHBOURS];

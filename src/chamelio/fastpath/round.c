@@ -93,32 +93,39 @@ static u32 serve_ring(struct cham_core *core, struct cham_instance *inst, u32 ma
     return inst->attached ? cham_enter_ring(core, inst, max) : 0;
 }
 
-/* One hook: chunk by chunk, until there is no more to do, the batch limit is reached, or the turn has used up the tenant's credit. */
-CHAM_INLINE u32 serve_hook(struct cham_core *core, struct cham_instance *inst, u64 credit,
+/* One hook: chunk by chunk, until there is no more to do, the batch limit is reached, or the turn has used up the tenant's credit: then
+ * `spent`, and each hook that follows serves one run, so that none waits for ever. */
+CHAM_INLINE u32 serve_hook(struct cham_core *core, struct cham_instance *inst, u32 chunk, u64 credit, u32 *spent,
                            u32 (*hook)(struct cham_core *, struct cham_instance *, u32))
 {
-    u32 n = 0, served;
+    u32 n = 0, most, served;
+    chunk = unlikely(*spent) ? 1 : chunk;
     do {
-        n += served = hook(core, inst, CHAM_CHUNK);
-    } while (served == CHAM_CHUNK && n < CHAM_BATCH && core_cycles(core) - core->cycles < credit);
+        most = cham_min(chunk, CHAM_BATCH - n);
+        n += served = hook(core, inst, most);
+        if (served)
+            *spent = core_cycles(core) - core->cycles >= credit;
+    } while (served >= most && n < CHAM_BATCH && !*spent);
     return n;
 }
 
-/* All due hooks of an instance; each serves a chunk at least, so that none waits for ever. served[hook] counts them. */
-static void serve(struct cham_core *core, struct cham_instance *inst, u64 credit, u32 served[CHAM_HOOKS])
+/* All due hooks of an instance. served[hook] counts them. */
+static void serve(struct cham_core *core, struct cham_instance *inst, u64 credit, u32 *spent, u32 served[CHAM_HOOKS])
 {
     int active = likely(inst->state == CHAM_INSTANCE_ACTIVE); /* else it is prepared: only its ring is looked at */
-    served[CHAM_TIMER] = active ? serve_hook(core, inst, credit, cham_enter_timer) : 0;
-    served[CHAM_RX] = active ? serve_hook(core, inst, credit, serve_backlog) : 0;
-    served[CHAM_RING] = serve_hook(core, inst, credit, serve_ring);
-    served[CHAM_TXDUE] = active ? serve_hook(core, inst, credit, cham_enter_tx) : 0;
+    static const u32 alone[CHAM_HOOKS] = {CHAM_CHUNK, CHAM_CHUNK, CHAM_CHUNK, CHAM_CHUNK}; /* nobody waits for a turn to end */
+    const u32 *chunk = core->n_active > 1 ? core->units[inst->unit]->chunk : alone;
+    served[CHAM_TIMER] = active ? serve_hook(core, inst, chunk[CHAM_TIMER], credit, spent, cham_enter_timer) : 0;
+    served[CHAM_RX] = active ? serve_hook(core, inst, chunk[CHAM_RX], credit, spent, serve_backlog) : 0;
+    served[CHAM_RING] = serve_hook(core, inst, chunk[CHAM_RING], credit, spent, serve_ring);
+    served[CHAM_TXDUE] = active ? serve_hook(core, inst, chunk[CHAM_TXDUE], credit, spent, cham_enter_tx) : 0;
 }
 
 /* One tenant's turn, and what it is charged: what was measured, but no more than its contracts allow. The machine's
  * own delays beyond that are stolen time, nobody's debt. Returns how much was done. */
 static u32 turn(struct cham_core *core, u32 index)
 {
-    u32 work = 0;
+    u32 work = 0, spent = 0;
     u64 bound = COST_TURN, share[CHAM_HOOKS];
     struct cham_instance *only = 0;
     charge(core, COST_TURN);
@@ -128,7 +135,7 @@ static u32 turn(struct cham_core *core, u32 index)
         u32 served[CHAM_HOOKS], n = 0;
         if (unlikely(inst->state != CHAM_INSTANCE_ACTIVE && inst->state != CHAM_INSTANCE_PREPARED))
             continue;
-        serve(core, inst, (u64)core->tenants[index].deficit, served);
+        serve(core, inst, (u64)core->tenants[index].deficit, &spent, served);
         u64 total = 0;
         for (u32 h = 0; h < CHAM_HOOKS; h++) {
             share[h] = served[h] * (unit->cold[h] + COST_PACKET_BOUND);
@@ -189,32 +196,6 @@ static u32 serve_tenants(struct cham_core *core)
     return work;
 }
 
-static void flush_ports(struct cham_core *core)
-{
-    for (u32 i = 0; i < core->n_polled; i++) {
-        struct cham_port *port = core->polled[i];
-        if (port->n_tx)
-            port->ops->tx(port, port->txq, port->n_tx, core->now);
-        port->n_tx = 0;
-        port->ops->flush(port, core->now);
-    }
-}
-
-/* One round. Returns how much was done: 0 is idle. */
-u32 cham_round(struct cham_core *core)
-{
-    struct cham_counters *c = core->counters;
-    u64 start = core->cycles;
-    c->rounds++;
-    charge(core, COST_ROUND);
-    u32 packets = poll_ports(core);
-    charge_input(core, packets, core_stamp(core));
-    u32 work = packets + serve_by_policy(core);
-    if (unlikely(core->now >= core->neighbours_due))
-        cham_neighbours_age(core);
-    flush_ports(core);
-    u32 requested = untrusted_u32(&core->requested);
-    if (unlikely(requested != core->completed)) {
 /* ---- without accounting: what the policy above is compared with -------------------------------------------------- */
 
 #define UNLIMITED (1ll << 62)
@@ -281,6 +262,32 @@ static u32 serve_by_policy(struct cham_core *core)
     return arrivals + serve_equally(core);
 }
 
+static void flush_ports(struct cham_core *core)
+{
+    for (u32 i = 0; i < core->n_polled; i++) {
+        struct cham_port *port = core->polled[i];
+        if (port->n_tx)
+            port->ops->tx(port, port->txq, port->n_tx, core->now);
+        port->n_tx = 0;
+        port->ops->flush(port, core->now);
+    }
+}
+
+/* One round. Returns how much was done: 0 is idle. */
+u32 cham_round(struct cham_core *core)
+{
+    struct cham_counters *c = core->counters;
+    u64 start = core->cycles;
+    c->rounds++;
+    charge(core, COST_ROUND);
+    u32 packets = poll_ports(core);
+    charge_input(core, packets, core_stamp(core));
+    u32 work = packets + serve_by_policy(core);
+    if (unlikely(core->now >= core->neighbours_due))
+        cham_neighbours_age(core);
+    flush_ports(core);
+    u32 requested = untrusted_u32(&core->requested);
+    if (unlikely(requested != core->completed)) {
         cham_command(core);
         publish_u32(&core->completed, requested);
         work++;
