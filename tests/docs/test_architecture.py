@@ -75,6 +75,7 @@ def is_command(words: list[str]) -> bool:
         "verifier.md",
         "support.md",
         "bounds.md",
+        "observability.md",
         "fuzzing.md",
         "laboratory.md",
         "../README.md",

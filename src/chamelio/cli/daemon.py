@@ -90,6 +90,9 @@ def _put_in_force(costs: Path | None) -> None:
     "--costs", type=click.Path(path_type=Path), metavar="FILE",
     help="A table of costs for the verifier, as `chamelio calibrate --write` makes it [default: $CHAMELIO_COSTS].",
 )  # fmt: skip
+@click.option(
+    "--metrics", metavar="HOST:PORT", help="Serve OpenMetrics there too, e.g. 127.0.0.1:9464; RUN/metrics.sock always does."
+)
 @click.option("--detach", is_flag=True, help="Run in the background; returns when requests are answered.")
 @click.option("--ready-fd", type=int, hidden=True)
 @common()
@@ -105,6 +108,7 @@ def up(
     grace: float,
     budgets: tuple[str, ...],
     costs: Path | None,
+    metrics: str | None,
     detach: bool,
     ready_fd: int | None,
 ) -> int | None:
@@ -116,6 +120,7 @@ def up(
         "routes": [parse_route(r) for r in routes],
         "engine": {"cores": cores, "cpus": list(cpus), "poll": poll, "frames": frames, "hardening": hardening == "mask"},
         "limits": {"grace_seconds": grace, "budgets": parse_budgets(budgets)},
+        "metrics": metrics,
     }
     for cpu in set(cpus) - os.sched_getaffinity(0):
         allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
@@ -126,6 +131,7 @@ def up(
         words += [*(f"--cpu={cpu}" for cpu in cpus), f"--cores={cores}"]
         words += [f"--poll={poll}", f"--frames={frames}", f"--hardening={hardening}", f"--grace={grace}", f"--run={run}"]
         words += [f"--budget={budget}" for budget in budgets]
+        words += [f"--metrics={metrics}"] if metrics else []
         _detached(settings, run, words)
         return None
     from chamelio.host import logs

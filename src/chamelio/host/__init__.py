@@ -7,4 +7,5 @@ tenants.py     tenants, their protocols and units: the state, and every change o
 agents.py      who serves a protocol's slow path, and what happens when they die
 link.py        the engine process: started, adopted, watched, restored
 statistics.py  the counters file as plain values
+exposition.py  the OpenMetrics endpoint
 """

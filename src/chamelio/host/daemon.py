@@ -14,7 +14,7 @@ import secrets
 import signal
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ import msgspec
 from chamelio import __version__
 from chamelio.confine import landlock_version
 from chamelio.engine.client import COUNTERS, Settings
+from chamelio.engine.metrics import Values
 from chamelio.files import listen, lock_file
 from chamelio.host.agents import Agents
 from chamelio.host.api import Api
+from chamelio.host.exposition import Exposition, listen_tcp
 from chamelio.host.limits import Limits
 from chamelio.host.link import ENGINE_COMMAND, EngineLink, child_environment
 from chamelio.host.migrations import Migrations
@@ -37,8 +39,9 @@ from chamelio.host.tenants import Tenants
 from chamelio.jit.pool import COMPILER_COMMAND, Compiler
 from chamelio.messages import API_SOCKET, Refusal
 
-LOCK, PROVIDER_TOKEN = "chameliod.lock", "provider.token"
+LOCK, PROVIDER_TOKEN, METRICS_SOCKET = "chameliod.lock", "provider.token", "metrics.sock"
 BACKLOG = 1024
+PORT_SECONDS = 1.0  # metrics of ports are left out when the engine does not answer for so long
 
 log = logging.getLogger("chameliod")
 
@@ -54,6 +57,7 @@ class Config(msgspec.Struct):
     compiler: dict[str, Any] = {}
     engine_command: tuple[str, ...] = ENGINE_COMMAND
     compiler_command: tuple[str, ...] = COMPILER_COMMAND
+    metrics: str | None = None  # HOST:PORT of the OpenMetrics endpoint, beside its Unix socket
 
 
 def prepare_run(run: Path) -> None:
@@ -94,6 +98,7 @@ class Daemon:
         self.protocols = Protocols(self.state, self.agents, self.tenants, self.accounts)
         self.migrations = Migrations(self.state, self.agents, self.accounts, self.tenants, self.protocols)
         self.statistics = Statistics(config.run / COUNTERS)
+        self.exposition = Exposition(self.metrics)
         self._stopping = asyncio.Event()
         self._keep_engine = False
         self._started = time.monotonic()
@@ -120,6 +125,18 @@ class Daemon:
     async def port_counters(self) -> dict[str, dict[str, int]]:
         """Counters of all ports by name. Raises Refusal."""
         return {port["label"]: port.get("counters", {}) for port in await self.state.engine.call("port.list")}
+
+    async def metrics(self, tenants: Collection[str] | None = None, *, provider: bool = True) -> Values:
+        """What the metrics of these tenants (None: all) say now; those of the host for the provider."""
+        ports: dict[str, dict[str, int]] = {}
+        if provider:
+            with contextlib.suppress(Refusal, TimeoutError):
+                ports = await asyncio.wait_for(self.port_counters(), PORT_SECONDS)
+        if not self.link.up:
+            return {"engine_up": 0} if provider else {}
+        everybody = [t for t in self.state.tenants.values() if t.index >= 0]
+        asked = [t for t in everybody if tenants is None or t.name in tenants]
+        return self.statistics.snapshot(asked, sum(t.weight for t in everybody), ports=ports, provider=provider)
 
     def status(self) -> dict[str, Any]:
         """How the daemon and its processes are."""
@@ -167,6 +184,7 @@ class Daemon:
             adopted = await self.link.start()
             try:
                 await self._set_up_ports()
+                await self._expose()
                 listener = listen(run / API_SOCKET, 0o666, BACKLOG)
             except BaseException:
                 if not adopted:
@@ -190,10 +208,22 @@ class Daemon:
 
     async def _end(self) -> None:
         self.agents.clear()
+        await self.exposition.stop()
+        (self.config.run / METRICS_SOCKET).unlink(missing_ok=True)
         await self.api.stop()
         self.agents.clear()
         await (self.link.leave() if self._keep_engine or not self._stopping.is_set() else self.link.stop())
         await self.state.compiler.close()
+
+    async def _expose(self) -> None:
+        """Serve metrics: to the provider's user, and to whoever reaches the address that was asked for. Raises Refusal."""
+        await self.exposition.start(listen(self.config.run / METRICS_SOCKET, 0o600, BACKLOG))
+        if self.config.metrics is not None:
+            try:
+                await self.exposition.start(listen_tcp(self.config.metrics))
+            except (OSError, ValueError) as error:
+                reason = f"metrics cannot be served at {self.config.metrics}: {error}"
+                raise Refusal("usage", reason, "name a free HOST:PORT of this machine, e.g. 127.0.0.1:9464") from None
 
     async def _set_up_ports(self) -> None:
         async with self.state.lock:

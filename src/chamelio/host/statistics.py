@@ -14,26 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from chamelio.engine import abi
+from chamelio.engine import abi, metrics
 from chamelio.engine.counters import drop_counts, instance_counts, total_counters
 from chamelio.host.model import Tenant
 from chamelio.messages import Refusal
 
-_HOST = (
-    "rounds",
-    "idle_rounds",
-    "cycles_elapsed",
-    "cycles_idle",
-    "cycles_provider",
-    "cycles_stolen",
-    "swaps",
-    "rx_packets",
-    "tx_packets",
-    "arp_handled",
-    "icmp_handled",
-    "switched",
-    "handed_over",
-)
+_HOST = tuple(f.field for f in metrics.of_scope("engine") if not f.label)
+_TENANT = tuple(f.field for f in metrics.of_scope("tenant") if not f.label)
+_TIME = next(f for f in metrics.FAMILIES if f.field == "cycles_elapsed")
 
 
 class Statistics:
@@ -71,7 +59,7 @@ class Statistics:
         def tenant(about: Tenant) -> dict[str, Any]:
             one = live["tenants"][about.index]
             return {
-                **{name: int(one[name]) for name in ("cycles", "turns", "stolen", "icmp_echo")},
+                **{name: int(one[name]) for name in _TENANT},
                 "weight": about.weight,
                 "drops": drop_counts(one["drops"]),
                 "protocols": {
@@ -86,3 +74,32 @@ class Statistics:
             "tenants": {t.name: tenant(t) for t in tenants if t.index >= 0},
             "ports": ports,
         }
+
+    def snapshot(
+        self, tenants: Sequence[Tenant], total_weight: int, *, ports: dict[str, dict[str, int]], provider: bool
+    ) -> metrics.Values:
+        """What all metrics of these tenants say now, by name (engine/metrics.py); all of the host for the provider.
+
+        `total_weight` is that of all tenants. Raises Refusal.
+        """
+        values: metrics.Values = {}
+        live = self._live()
+        for family in metrics.of_scope("engine") if provider else [_TIME]:
+            metrics.put(values, family, (), metrics.value(family, live))
+        if provider:
+            values["engine_up"] = 1
+        for tenant in tenants:
+            if tenant.index < 0:
+                continue
+            values.setdefault("tenant_weight", {})[tenant.name] = tenant.weight
+            values.setdefault("tenant_guaranteed_ratio", {})[tenant.name] = tenant.weight / total_weight
+            for family in metrics.of_scope("tenant"):
+                metrics.put(values, family, (tenant.name,), metrics.value(family, live["tenants"][tenant.index]))
+            for protocol in tenant.protocols.values():
+                if protocol.instance is not None:
+                    metrics.put_instance(values, (tenant.name, protocol.name), live["instances"][protocol.instance])
+        for port, counters in ports.items():
+            for family in metrics.of_scope("port"):
+                if family.field in counters:
+                    metrics.put(values, family, (port,), counters[family.field])
+        return values

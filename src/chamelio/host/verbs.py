@@ -413,6 +413,16 @@ async def stats(daemon: Daemon, a: Some, caller: Caller, fds: list[int]) -> Any:
     return counters if caller.provider else {"time_ns": counters["time_ns"], "tenants": counters["tenants"]}
 
 
+@verb("metrics", Some, "anybody")
+async def metrics(daemon: Daemon, a: Some, caller: Caller, fds: list[int]) -> Any:
+    """The same by the names of engine/metrics.py, and the time; what `chamelio top` looks at."""
+    if a.tenant is not None:
+        daemon.state.tenant(a.tenant)
+    names = [t.name for t in daemon.state.tenants.values() if caller.may(t.name) and a.tenant in (None, t.name)]
+    values = await daemon.metrics(names, provider=caller.provider)
+    return {"time_ns": time.monotonic_ns(), "metrics": values}
+
+
 @verb("shutdown", Shutdown, "provider")
 async def shutdown(daemon: Daemon, a: Shutdown, caller: Caller, fds: list[int]) -> Any:
     """End the daemon and, unless told otherwise, its engine."""
