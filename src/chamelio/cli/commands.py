@@ -63,6 +63,7 @@ def swap(settings: Settings) -> int:
 
 
 bench.add_command(measure.bounds)
+bench.add_command(measure.isolation)
 bench.add_command(measure.rpc)
 bench.add_command(measure.verify)
 

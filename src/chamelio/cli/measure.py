@@ -1,4 +1,4 @@
-"""Commands that measure this machine: `chamelio calibrate`, and `chamelio bench` with `bounds`, `rpc` and `verify`."""
+"""Commands that measure: `chamelio calibrate`, and `chamelio bench` with `bounds`, `isolation`, `rpc` and `verify`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from chamelio.cli.common import Settings, common
+from chamelio.messages import Refusal
 
 
 @click.command()
@@ -80,3 +81,44 @@ def rpc(
         return rpc.run_connections(connections, json=settings.json)
     offloads = {"on": (True,), "off": (False,), "both": (True, False)}[offload]
     return rpc.run(json=settings.json, flows=flows, batches=batch, modes=mode, offloads=offloads, runs=runs)
+
+
+def _weights(texts: tuple[str, ...]) -> list[tuple[int, int]]:
+    try:
+        return [(int(victim), int(other)) for victim, other in (text.split(":") for text in texts)]
+    except ValueError:
+        raise Refusal("usage", f"--weights {' '.join(texts)}: weights are VICTIM:OTHERS", "e.g. 4:1") from None
+
+
+@click.command("isolation")
+@click.option("--adversary", multiple=True, help="Only this one; may be given several times.")
+@click.option("--tenants", type=click.IntRange(2, 64), multiple=True, help="With the victim. [default: 2]")
+@click.option("--weights", multiple=True, metavar="VICTIM:OTHERS", help="Of the victim, and of each of the others. [default: 1:1]")
+@click.option("--load", type=click.Choice(["open", "closed"]), multiple=True, help="The victim's: a fixed rate, or 64 outstanding.")
+@click.option("--port", type=click.Choice(["shared", "own"]), multiple=True, default=["shared"], show_default=True)
+@click.option("--policy", type=click.Choice(["cycles", "packets", "off"]), multiple=True, default=["cycles", "packets", "off"])
+@click.option("--full", is_flag=True, help="The whole matrix: 2, 8, 64 tenants, weights 1:1 and 4:1, both loads.")
+@click.option("--milliseconds", type=float, default=20.0, show_default=True, help="Of virtual time that each case is measured.")
+@click.option("--jobs", type=click.IntRange(0), default=0, show_default=True, help="Cases at a time; 0: one for each core.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a plot (by its ending SVG, PNG or PDF).")
+@common()
+def isolation(
+    settings: Settings,
+    adversary: tuple[str, ...],
+    tenants: tuple[int, ...],
+    weights: tuple[str, ...],
+    load: tuple[str, ...],
+    port: tuple[str, ...],
+    policy: tuple[str, ...],
+    full: bool,
+    milliseconds: float,
+    jobs: int,
+    plot: Path | None,
+) -> int:
+    """What a victim notices of hostile neighbours, with accounting in cycles, by packets, and without; in virtual time."""
+    from chamelio.bench import isolation
+
+    return isolation.run(
+        json=settings.json, names=adversary, full=full, tenants=tenants, weights=_weights(weights), loads=load, ports=port,
+        policies=policy, milliseconds=milliseconds, jobs=jobs, plot=plot,
+    )  # fmt: skip
