@@ -10,19 +10,35 @@ from typing import Any
 import numpy as np
 
 from chamelio import toolchain
+from chamelio.bench.adversaries import tenant as bare
+from chamelio.bench.adversaries.packets import PEER_MAC, checksum, ipv4, udp
+from chamelio.bench.adversaries.tenant import Ring
 from chamelio.bpf.object import load_object
-from chamelio.engine import abi
 from chamelio.engine.catalogue import drops, events
-from chamelio.engine.engine import Engine, Instance
+from chamelio.engine.engine import Engine
 from chamelio.engine.ports import WirePeer
 from chamelio.jit.artifact import Options, UnitImage
 from chamelio.jit.compile import compile_unit
 from chamelio.jit.layout import PAGE
 from chamelio.world import World
 
+__all__ = [
+    "CONTEXTS",
+    "HANDLERS",
+    "PEER_MAC",
+    "Net",
+    "Ring",
+    "Tenant",
+    "address",
+    "checksum",
+    "ipv4",
+    "named",
+    "udp",
+    "unit",
+    "value_dtype",
+]
+
 HANDLERS = Path(__file__).parent / "handlers"
-PEER_MAC = bytes.fromhex("020000000099")
-RING_HEADER = 128
 CONTEXTS = 4
 
 
@@ -48,98 +64,22 @@ def address(text: str) -> int:
     return int.from_bytes(bytes(map(int, text.split("."))), "little")
 
 
-def checksum(data: bytes) -> int:
-    """RFC 1071."""
-    words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2").astype(np.uint64).sum()
-    total = int(words)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+class _Types(dict[str, "np.dtype[Any]"]):
+    """Value types of the maps of a test protocol, by name."""
+
+    def __init__(self, handlers: str) -> None:
+        super().__init__()
+        self._handlers = handlers
+
+    def __missing__(self, name: str) -> np.dtype[Any]:
+        return value_dtype(self._handlers, name)
 
 
-def ipv4(src: str, dst: str, payload: bytes, protocol: int = 17, **changes: int) -> bytes:
-    """An IPv4 packet; `changes` replaces header bytes by offset name: ihl, total, fragment, ttl."""
-    header = bytearray(20)
-    header[0] = 0x40 | changes.get("ihl", 5)
-    header[2:4] = changes.get("total", 20 + len(payload)).to_bytes(2, "big")
-    header[6:8] = changes.get("fragment", 0).to_bytes(2, "big")
-    header[8], header[9] = changes.get("ttl", 64), protocol
-    header[12:16], header[16:20] = bytes(map(int, src.split("."))), bytes(map(int, dst.split(".")))
-    header[10:12] = changes.get("checksum", checksum(bytes(header))).to_bytes(2, "big")
-    return bytes(header) + payload
-
-
-def udp(src: str, dst: str, payload: bytes, sport: int = 1000, dport: int = 7) -> bytes:
-    """A UDP packet without a checksum."""
-    return ipv4(src, dst, b"".join(v.to_bytes(2, "big") for v in (sport, dport, 8 + len(payload), 0)) + payload)
-
-
-class Ring:
-    """The tenant's end of one ring of one context: honest methods, and the raw indices for dishonest tests."""
-
-    def __init__(self, content: memoryview, at: int, stride: int, slots: int, dtype: np.dtype[Any]) -> None:
-        self.words = np.frombuffer(content, np.uint32, 17 + 1, at)
-        self.slots = slots
-        raw = np.frombuffer(content, np.uint8, stride * slots, at + RING_HEADER).reshape(slots, stride)
-        self.entries = [raw[i, : dtype.itemsize].view(dtype) for i in range(slots)]
-
-    @property
-    def prod(self) -> int:
-        return int(self.words[0])
-
-    @prod.setter
-    def prod(self, value: int) -> None:
-        self.words[0] = value & 0xFFFFFFFF
-
-    @property
-    def cons(self) -> int:
-        return int(self.words[16])
-
-    @cons.setter
-    def cons(self, value: int) -> None:
-        self.words[16] = value & 0xFFFFFFFF
-
-    def sleep(self, asleep: bool = True) -> None:
-        self.words[17] = int(asleep)
-
-    def put(self, *values: int) -> None:
-        self.entries[self.prod % self.slots][0] = values
-        self.prod += 1
-
-    def take(self) -> list[tuple[Any, ...]]:
-        out = []
-        while self.cons != self.prod:
-            out.append(tuple(self.entries[self.cons % self.slots][0].tolist()))
-            self.cons += 1
-        return out
-
-
-class Tenant:
+class Tenant(bare.Tenant):
     """A tenant of one host with one instance of a test protocol, all its contexts attached."""
 
-    def __init__(self, host: Engine, at: str, *, handlers: str = "naughty", weight: int = 1, ring_start: int = 0,
-                 unit_index: int | None = None, protocol: int = 17, frame_quota: int = 1024, network: int = 0) -> None:  # fmt: skip
-        self.host, self.address, self.handlers = host, at, handlers
-        self.index = host.add_tenant(weight, frame_quota)
-        host.bind_address(self.index, at, network)
-        self.unit = host.load_unit(unit(handlers)) if unit_index is None else unit_index
-        self.instance: Instance = host.add_instance(self.index, self.unit, at, protocol, ring_start=ring_start, network=network)
-        self._mapping = mmap.mmap(self.instance.region_fd, 0)
-        self.content = memoryview(self._mapping)[self.instance.origin :]
-        for context in range(CONTEXTS):
-            host.attach(self.instance.index, context)
-
-    def ring(self, name: str, context: int) -> Ring:
-        """One ring of a map."""
-        m = next(m for m in self.instance.layout.maps if m.name == name)
-        assert m.shared is not None
-        at = m.shared + context * m.context_stride
-        return Ring(self.content, at, m.stride, m.max_entries, value_dtype(self.handlers, name))
-
-    def raw(self, which: str) -> Ring:
-        """The provider's raw ring: "punt" or "xmit"."""
-        at = getattr(self.instance.layout, which)
-        return Ring(self.content, at, abi.dtype("cham_raw").itemsize, 64, abi.dtype("cham_raw"))
+    def __init__(self, host: Engine, at: str, *, handlers: str = "naughty", unit_index: int | None = None, **options: Any) -> None:
+        super().__init__(host, at, unit(handlers) if unit_index is None else unit_index, _Types(handlers), **options)
 
     def values(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
         """Bytes of a shared map's values or buffers, one row per id."""
@@ -161,10 +101,6 @@ class Tenant:
         """All that the instance has: engine memory, up to the guard page, and the region."""
         layout = self.instance.layout
         return self.instance.memory.cores[0].read(0, layout.private_bytes - self.instance.origin - PAGE), bytes(self.content)
-
-    @property
-    def counters(self) -> Any:
-        return self.host.counters()["instances"][self.instance.index]
 
     def drops(self) -> dict[str, int]:
         """Drop reasons of this instance that are not zero."""

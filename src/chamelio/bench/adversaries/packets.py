@@ -23,12 +23,12 @@ def checksum(data: bytes) -> int:
 
 
 def ipv4(src: str, dst: str, payload: bytes, protocol: int = 17, **changes: int) -> bytes:
-    """An IPv4 packet; `changes` replaces header fields by name: ihl, total, fragment, checksum."""
+    """An IPv4 packet; `changes` replaces header fields by name: ihl, total, fragment, ttl, checksum."""
     header = bytearray(IPV4)
     header[0] = 0x40 | changes.get("ihl", 5)
     header[2:4] = changes.get("total", IPV4 + len(payload)).to_bytes(2, "big")
     header[6:8] = changes.get("fragment", 0).to_bytes(2, "big")
-    header[8], header[9] = 64, protocol
+    header[8], header[9] = changes.get("ttl", 64), protocol
     header[12:16], header[16:20] = octets(src), octets(dst)
     header[10:12] = changes.get("checksum", checksum(bytes(header))).to_bytes(2, "big")
     return bytes(header) + payload

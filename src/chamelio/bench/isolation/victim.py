@@ -132,8 +132,8 @@ class Requests:
 def delays(requests: Requests, watched: Watched, since: int) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
     """Of the requests that came at `since` or later and were served, in ns.
 
-    `delay`: from arrival to start; `head`: the same, but from the end of the victim's request before it, if that was later: what others
-    made it wait; `latency`: from arrival to answer.
+    `delay`: from arrival to start; `head`: the same, but from the end of the victim's request before it, if that was later: what
+    others made it wait; `latency`: from arrival to answer.
     """
     order = np.array(watched.order, np.int64)
     order = order[requests.answer[order] > 0]
