@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 
 from chamelio.engine import abi, delays
 from chamelio.engine.metrics import DERIVED, FAMILIES, of_scope
+from chamelio.files import listen
+from chamelio.host import exposition
 from chamelio.host.exposition import EXCHANGE_SECONDS, READERS, REQUEST_BYTES, render
 from chamelio.messages import close_all
 from host.rig import Host, descriptors, wait_until
@@ -138,6 +142,50 @@ def test_readers_that_stall_delay_nobody_and_cost_a_bounded_amount(host: Host, c
     finally:
         for sock in stalled:
             sock.close()
+
+
+@pytest.mark.fault(28)
+def test_a_reader_that_takes_no_reply_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reply is longer than what the kernel keeps for a reader; meanwhile others have theirs, from one text."""
+    monkeypatch.setattr(exposition, "EXCHANGE_SECONDS", 0.3)
+    long = {"port_rx_packets": {f"p{i}": i for i in range(50_000)}}
+    made = 0
+
+    async def snapshot() -> Any:
+        nonlocal made
+        made += 1
+        return long
+
+    async def scenario() -> None:
+        served = exposition.Exposition(snapshot)
+        await served.start(listen(tmp_path / "metrics.sock", 0o600, 16))
+        stalled = [connect(tmp_path) for _ in range(4)]
+        for sock in stalled:
+            sock.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        begin = time.monotonic()
+        bodies = await asyncio.gather(*(asyncio.to_thread(lambda: get(connect(tmp_path))[1]) for _ in range(4)))
+        assert all(body.endswith("# EOF\n") and len(body) > 1 << 20 for body in bodies)
+        assert made <= 1 + (time.monotonic() - begin) / exposition.FRESH_SECONDS
+        while served.readers:
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - begin < 5
+        for sock in stalled:
+            with sock:
+                assert len(await asyncio.to_thread(read_all, sock)) < len(bodies[0])
+        await served.stop()
+
+    asyncio.run(scenario())
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """What a reader that was hung up on still finds."""
+    parts = []
+    try:
+        while data := sock.recv(1 << 16):
+            parts.append(data)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
 
 
 def test_names_and_expressions_are_documented() -> None:

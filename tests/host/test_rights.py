@@ -18,6 +18,7 @@ OF_OTHERS: dict[str, dict[str, Any] | None] = {
     "tenant.list": None,
     "protocol.list": None,
     "stats": None,
+    "metrics": None,
     "status": {},
     "port.add": {"name": "x", "spec": "wire:x:a"},
     "port.list": {},

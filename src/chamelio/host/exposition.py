@@ -94,6 +94,11 @@ class Exposition:
         self._made = -math.inf
         self._making = asyncio.Lock()
 
+    @property
+    def readers(self) -> int:
+        """How many there are now."""
+        return len(self._readers)
+
     async def start(self, listener: socket.socket) -> None:
         """Serve whoever connects there, from now on."""
         self._servers.append(await asyncio.start_server(self._accepted, sock=listener, limit=REQUEST_BYTES))
