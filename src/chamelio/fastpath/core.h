@@ -344,6 +344,8 @@ CHAM_INLINE u32 wheel_runs(const struct cham_core *core, const struct cham_insta
 
 /* round.c */
 u32 cham_round(struct cham_core *core);
+/* arrivals.c: all packets that wait, in the order in which they came (CHAM_POLICY_ARRIVAL); how many */
+u32 cham_serve_arrivals(struct cham_core *core);
 /* enter.c: into an instance's unit; each returns how many it served, 0 where there is no such handler */
 u32 cham_enter_rx(struct cham_core *core, struct cham_instance *inst, struct cham_frame **frames, u32 n);
 u32 cham_enter_ring(struct cham_core *core, struct cham_instance *inst, u32 max);

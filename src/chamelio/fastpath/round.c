@@ -187,6 +187,8 @@ static u32 serve_tenants(struct cham_core *core)
         struct cham_tenant *t = core->tenants + index;
         s64 grant = (s64)(core->quantum * t->weight);
         t->deficit = t->deficit + grant < grant ? t->deficit + grant : grant;
+        if (cham_cfg_policy != CHAM_POLICY_CYCLES)
+            t->deficit = 1ll << 62; /* enough for every batch limit */
         if (t->deficit <= 0)
             work++; /* in debt: skipped, but there may be something to do */
         else
@@ -194,72 +196,6 @@ static u32 serve_tenants(struct cham_core *core)
     }
     core->first = core->n_active ? (core->first + 1) % core->n_active : 0;
     return work;
-}
-
-/* ---- without accounting: what the policy above is compared with -------------------------------------------------- */
-
-#define UNLIMITED (1ll << 62)
-
-/* A turn for everybody, without regard to what it costs. */
-static u32 serve_equally(struct cham_core *core)
-{
-    u32 work = 0;
-    for (u32 k = 0; k < core->n_active; k++) {
-        u32 index = core->active[(core->first + k) % core->n_active];
-        core->tenants[index].deficit = UNLIMITED;
-        work += turn(core, index);
-    }
-    core->first = core->n_active ? (core->first + 1) % core->n_active : 0;
-    return work;
-}
-
-static s32 arrival(const struct cham_core *core, const struct cham_instance *inst)
-{
-    return (s32)(core->pool.frames[inst->backlog[inst->backlog_head]].next - core->arrivals);
-}
-
-/* Whose packet came first of those that wait (NULL: none does), and when the next one of somebody else came. */
-static struct cham_instance *earliest(const struct cham_core *core, s32 *next)
-{
-    struct cham_instance *first = 0;
-    *next = 0;
-    for (u32 i = 0; i < CHAM_MAX_INSTANCES; i++) {
-        struct cham_instance *inst = core->instances[i];
-        if (!inst || !inst->backlog_len || inst->state != CHAM_INSTANCE_ACTIVE)
-            continue;
-        if (!first || arrival(core, inst) < arrival(core, first)) {
-            *next = first ? arrival(core, first) : *next;
-            first = inst;
-        } else if (arrival(core, inst) < *next) {
-            *next = arrival(core, inst);
-        }
-    }
-    return first;
-}
-
-/* Everything that waits, in the order in which it came; packets of one instance that came in a row are a batch. */
-static u32 serve_arrivals(struct cham_core *core)
-{
-    u32 work = 0, most = core->pool.total - core->pool.n_free;
-    struct cham_instance *inst;
-    s32 next;
-    while (work < most && (inst = earliest(core, &next))) {
-        u32 n = 1, limit = cham_min(inst->backlog_len, CHAM_CHUNK);
-        while (n < limit && (s32)(core->pool.frames[inst->backlog[(inst->backlog_head + n) % CHAM_BACKLOG]].next - core->arrivals) < next)
-            n++;
-        u32 tenant = inst->tenant;
-        work += serve_backlog(core, inst, n);
-        charge_tenant(core, tenant, core_stamp(core));
-    }
-    return work;
-}
-
-static u32 serve_by_policy(struct cham_core *core)
-{
-    if (cham_cfg_policy == CHAM_POLICY_CYCLES)
-        return serve_tenants(core);
-    u32 arrivals = cham_cfg_policy == CHAM_POLICY_ARRIVAL ? serve_arrivals(core) : 0;
-    return arrivals + serve_equally(core);
 }
 
 static void flush_ports(struct cham_core *core)
@@ -282,7 +218,10 @@ u32 cham_round(struct cham_core *core)
     charge(core, COST_ROUND);
     u32 packets = poll_ports(core);
     charge_input(core, packets, core_stamp(core));
-    u32 work = packets + serve_by_policy(core);
+    u32 work = packets;
+    if (cham_cfg_policy == CHAM_POLICY_ARRIVAL)
+        work += cham_serve_arrivals(core);
+    work += serve_tenants(core);
     if (unlikely(core->now >= core->neighbours_due))
         cham_neighbours_age(core);
     flush_ports(core);
