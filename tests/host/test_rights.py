@@ -19,6 +19,7 @@ OF_OTHERS: dict[str, dict[str, Any] | None] = {
     "protocol.list": None,
     "stats": None,
     "metrics": None,
+    "bound": None,
     "status": {},
     "port.add": {"name": "x", "spec": "wire:x:a"},
     "port.list": {},

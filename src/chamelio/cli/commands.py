@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from chamelio import __version__
-from chamelio.cli import bpf, daemon, lab, measure, protocol, stats, tenant, top, trace, verify
+from chamelio.cli import bound, bpf, daemon, lab, measure, protocol, stats, tenant, top, trace, verify
 from chamelio.cli.common import Group, Settings, common
 from chamelio.cli.output import fields
 from chamelio.messages import Refusal
@@ -92,6 +92,7 @@ for command in (
     protocol.protocol,
     verify.verify,
     stats.stats,
+    bound.bound,
     top.top,
     trace.trace,
     lab.lab,

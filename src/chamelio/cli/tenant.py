@@ -61,6 +61,7 @@ def _used(quotas: dict[str, Any]) -> dict[str, str]:
 @click.option("--weight", type=click.IntRange(1, 1000), default=1, help="Share of the core, relative to other tenants.")
 @click.option("--uid", help="The user (number or name) that proves to be the tenant by being that user.")
 @click.option("--network", type=click.IntRange(0), default=0, help="Virtual network of the addresses; 0 is the plain one.")
+@click.option("--delay", type=click.IntRange(0), default=0, metavar="US", help="Promise that its turn comes within so many us.")
 @_quota_options
 @common()
 def add(
@@ -70,6 +71,7 @@ def add(
     weight: int,
     uid: str | None,
     network: int,
+    delay: int,
     **quotas: int | None,
 ) -> None:
     """Add a tenant. It proves to be itself by its user or by the token that is written to its directory."""
@@ -80,6 +82,7 @@ def add(
         weight=weight,
         uid=_uid(uid),
         network=network,
+        delay_us=delay,
         quotas=_quotas(quotas),
     )
     settings.show(result, lambda: f"tenant {name} has {', '.join(addresses)}; its token is in {os.fspath(result['token_file'])}")
@@ -120,12 +123,14 @@ def show(settings: Settings, name: str) -> None:
 @tenant.command("set")
 @click.argument("name")
 @click.option("--weight", type=click.IntRange(1, 1000), help="Share of the core, relative to other tenants.")
+@click.option("--delay", type=click.IntRange(0), metavar="US", help="Promise that its turn comes within so many us; 0: nothing.")
 @_quota_options
 @common()
-def set_(settings: Settings, name: str, weight: int | None, **quotas: int | None) -> None:
+def set_(settings: Settings, name: str, weight: int | None, delay: int | None, **quotas: int | None) -> None:
     """Change a tenant's share and quotas. What it has already it keeps; it gets no more beyond a quota."""
-    about = settings.call("tenant.set", tenant=name, weight=weight, quotas=_quotas(quotas))
-    settings.show(about, lambda: fields({"weight": about["weight"]}) + "\nquotas:\n" + fields(_used(about["quotas"]), "  "))
+    about = settings.call("tenant.set", tenant=name, weight=weight, delay_us=delay, quotas=_quotas(quotas))
+    share = fields({"weight": about["weight"], "delay_us": about["delay_us"]})
+    settings.show(about, lambda: share + "\nquotas:\n" + fields(_used(about["quotas"]), "  "))
 
 
 @tenant.command("weight")

@@ -539,6 +539,11 @@ class Engine:
         states.discard(abi.enum("cham_instance_state")["CHAM_INSTANCE_ACTIVE"])
         return names[max(states)].removeprefix("CHAM_INSTANCE_").lower() if states else "active"
 
+    @property
+    def hz(self) -> float:
+        """Cycles per second of the clock."""
+        return 1e9 * 2**32 / int(self.cores[0].state["ns_per_cycle"][0])
+
     def describe(self) -> dict[str, Any]:
         """Everything that a new control plane has to know, as plain values."""
         with self._lock:

@@ -62,6 +62,7 @@ class Instance:
             "ip_protocol": self.ip_protocol,
             "ports": list(self.ports),
             "steer": self.steer,
+            "contexts": self.layout.contexts,
             "region_bytes": self.layout.region_bytes(cores),
             "private_bytes": cores * self.layout.private_bytes,
         }

@@ -9,6 +9,7 @@ counters, with the expression that stands beside the name.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,12 +162,14 @@ PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99_9": 99.9}
 Values = dict[str, Any]
 
 
-def _entries(family: Family) -> list[str]:
-    if family.label == "reason":
-        return [e.name for e in catalogue.drops()]
-    if family.label == "event":
-        return [e.name for e in catalogue.events()]
-    return [str(i) for i in range(256)]
+@functools.cache
+def _entries(label: str) -> tuple[str, ...]:
+    """The values of a label, by index in the array of counters."""
+    if label == "reason":
+        return tuple(e.name for e in catalogue.drops())
+    if label == "event":
+        return tuple(e.name for e in catalogue.events())
+    return tuple(map(str, range(256)))
 
 
 def value(family: Family, counters: Any) -> Any:
@@ -176,14 +179,15 @@ def value(family: Family, counters: Any) -> Any:
         counts = field["buckets"]
         return {"sum": int(field["sum"]), "buckets": {str(i): int(counts[i]) for i in np.flatnonzero(counts)}}
     if family.label:
-        names = _entries(family)
-        return {names[i]: int(field[i]) for i in np.flatnonzero(field) if i < len(names)}
+        names = _entries(family.label)
+        return {names[i]: int(field[i]) for i in np.flatnonzero(field)}
     return int(field)
 
 
-def of_scope(scope: str) -> list[Family]:
+@functools.cache
+def of_scope(scope: str) -> tuple[Family, ...]:
     """Families of a scope that the counters file has, in order."""
-    return [f for f in FAMILIES if f.scope == scope and f.field]
+    return tuple(f for f in FAMILIES if f.scope == scope and f.field)
 
 
 def put(values: Values, family: Family, where: tuple[str, ...], what: Any) -> None:

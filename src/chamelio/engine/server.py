@@ -65,6 +65,10 @@ class Server:
         """Who is there."""
         return {"pid": os.getpid(), "version": __version__}
 
+    def do_clock(self) -> dict[str, Any]:
+        """Cycles per second of the cores' clock."""
+        return {"hz": self.engine.hz}
+
     def do_describe(self) -> dict[str, Any]:
         """Everything that a new control plane has to know."""
         return {

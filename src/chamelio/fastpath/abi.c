@@ -37,6 +37,8 @@ enum cham_neighbour_state abi_neighbour_state;
 enum cham_port_state abi_port_state;
 enum cham_op abi_op;
 enum cham_status abi_status;
+enum cham_price abi_price;
+enum cham_limit abi_limit;
 struct cham_xdp abi_xdp;
 struct cham_tap abi_tap;
 struct cham_fault abi_fault;

@@ -84,7 +84,7 @@ u32 cham_raw_poll(struct cham_core *core, struct cham_instance *inst)
         cham_ring_damaged(core, inst, ours);
         return 0;
     }
-    ready = cham_min(ready, CHAM_BATCH / 4);
+    ready = cham_min(ready, CHAM_LIMIT_RAW);
     charge(core, (u64)ready * COST_RAW_PACKET);
     for (u32 i = 0; i < ready; i++, ours->pos++)
         inject(core, inst, (const struct cham_raw *)ring->entries + ours->pos % CHAM_RAW_SLOTS);

@@ -126,7 +126,7 @@ static void serve(struct cham_core *core, struct cham_instance *inst, u64 credit
 static u32 turn(struct cham_core *core, u32 index)
 {
     u32 work = 0, spent = 0;
-    u64 bound = COST_TURN, share[CHAM_HOOKS];
+    u64 bound = COST_TURN_BOUND, share[CHAM_HOOKS];
     struct cham_instance *only = 0;
     charge(core, COST_TURN);
     for (u32 i = core->tenants[index].instances; i != CHAM_NONE; i = core->instances[i]->next) {

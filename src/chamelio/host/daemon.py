@@ -27,6 +27,7 @@ from chamelio.engine.metrics import Values
 from chamelio.files import listen, lock_file
 from chamelio.host.agents import Agents
 from chamelio.host.api import Api
+from chamelio.host.delays import Delays
 from chamelio.host.exposition import Exposition, listen_tcp
 from chamelio.host.limits import Limits
 from chamelio.host.link import ENGINE_COMMAND, EngineLink, child_environment
@@ -94,8 +95,9 @@ class Daemon:
         self.agents = Agents(config.limits.grace_seconds, self._reclaim)
         self.accounts = Accounts(self.state, config.limits)
         compiler.spent = self.accounts.compiler.add
-        self.tenants = Tenants(self.state, self.agents, self.accounts)
-        self.protocols = Protocols(self.state, self.agents, self.tenants, self.accounts)
+        self.delays = Delays(self.state)
+        self.tenants = Tenants(self.state, self.agents, self.accounts, self.delays)
+        self.protocols = Protocols(self.state, self.agents, self.tenants, self.accounts, self.delays)
         self.migrations = Migrations(self.state, self.agents, self.accounts, self.tenants, self.protocols)
         self.statistics = Statistics(config.run / COUNTERS)
         self.exposition = Exposition(self.metrics)

@@ -78,6 +78,7 @@ class Migrations:
                 if misfit(unit, old) is None:
                     raise Refusal("usage", f"this version of {name} fits the running one: nothing has to migrate", "load it")
                 self._accounts.admit_instance(owner, name, unit.layout)
+                await self._protocols.delays.admit(owner, unit=unit, instead=name)
                 migration = await self._prepare(owner, protocol, old, unit, about, pid, connection)
             finally:
                 if state.link.up:

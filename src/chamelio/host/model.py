@@ -56,6 +56,7 @@ class Tenant(msgspec.Struct):
     uid: int | None = None
     network: int = 0
     quotas: Quotas = msgspec.field(default_factory=Quotas)
+    delay_us: int = 0  # promised: at most so long until its turn comes (bound.py); 0: nothing is promised
     index: int = -1
     protocols: dict[str, Protocol] = {}
 

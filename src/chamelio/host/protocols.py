@@ -13,6 +13,7 @@ import msgspec
 
 from chamelio.host import versions
 from chamelio.host.agents import Agent, Agents, Connection, Key
+from chamelio.host.delays import Delays
 from chamelio.host.model import Protocol, Tenant, Unit, misfit
 from chamelio.host.quotas import Accounts
 from chamelio.host.state import State
@@ -27,8 +28,8 @@ MODES = ("joint", "separate")
 class Protocols:
     """Every change of a tenant's protocols."""
 
-    def __init__(self, state: State, agents: Agents, tenants: Tenants, accounts: Accounts) -> None:
-        self._state, self._agents, self._tenants, self._accounts = state, agents, tenants, accounts
+    def __init__(self, state: State, agents: Agents, tenants: Tenants, accounts: Accounts, delays: Delays) -> None:
+        self._state, self._agents, self._tenants, self._accounts, self.delays = state, agents, tenants, accounts, delays
         self._loading: Counter[str] = Counter()
         self.busy: Callable[[Key], bool] = lambda key: False  # whether a protocol migrates
 
@@ -147,6 +148,7 @@ class Protocols:
             self._accounts.admit_protocol(owner)
         self._accounts.admit_instance(owner, protocol.name, built.layout, replaced=old)
         unit, fresh = await self._state.have_unit(built)
+        await self.delays.admit(owner, unit=unit, instead=protocol.name)
         about = {"unit_shared": not fresh}
         if old is None or old.instance is None:
             started = time.perf_counter()
@@ -201,6 +203,7 @@ class Protocols:
                 self._accounts.admit_instance(owner, name, built.layout, replaced=protocol)
                 try:
                     unit, _ = await state.have_unit(built)
+                    await self.delays.admit(owner, unit=unit, instead=name)
                     if protocol.instance is not None:
                         seconds = await self._swap(owner, protocol, unit)
                     protocol.unit, action = unit.key, "rolled back"

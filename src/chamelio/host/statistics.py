@@ -84,7 +84,7 @@ class Statistics:
         """
         values: metrics.Values = {}
         live = self._live()
-        for family in metrics.of_scope("engine") if provider else [_TIME]:
+        for family in metrics.of_scope("engine") if provider else (_TIME,):
             metrics.put(values, family, (), metrics.value(family, live))
         if provider:
             values["engine_up"] = 1

@@ -14,8 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from chamelio.host import versions
 from chamelio.host.agents import Agents
+from chamelio.host.delays import Delays
 from chamelio.host.model import Protocol, Tenant, Unit, describe_memory, memory
 from chamelio.host.quotas import Accounts, Changes
 from chamelio.host.state import State
@@ -39,8 +42,8 @@ def check_name(what: str, name: str) -> None:
 class Tenants:
     """Adding, removing, showing and recognising tenants."""
 
-    def __init__(self, state: State, agents: Agents, accounts: Accounts) -> None:
-        self._state, self._agents, self._accounts = state, agents, accounts
+    def __init__(self, state: State, agents: Agents, accounts: Accounts, delays: Delays) -> None:
+        self._state, self._agents, self._accounts, self._delays = state, agents, accounts, delays
         self.removed: Callable[[str], None] = lambda name: None  # called when a tenant's instances are gone
 
     def directory(self, name: str) -> Path:
@@ -48,7 +51,7 @@ class Tenants:
         return self._state.run / "tenants" / name
 
     async def add(
-        self, name: str, addresses: list[str], weight: int, uid: int | None, network: int, quotas: Changes
+        self, name: str, addresses: list[str], weight: int, uid: int | None, network: int, delay_us: int, quotas: Changes
     ) -> dict[str, Any]:
         """A new tenant. Raises Refusal."""
         state = self._state
@@ -71,7 +74,9 @@ class Tenants:
                 uid=uid,
                 network=network,
                 quotas=quotas.applied(state.limits.quotas),
+                delay_us=delay_us,
             )
+            await self._delays.admit(tenant)
             await state.enter_tenant(tenant)
             try:
                 token = self._make_directory(tenant)
@@ -111,12 +116,19 @@ class Tenants:
         with contextlib.suppress(OSError):
             shutil.rmtree(self.directory(name))
 
-    async def set_quotas(self, name: str, weight: int | None, quotas: Changes) -> dict[str, Any]:
-        """Change a tenant's share and quotas; what it has already it keeps. Raises Refusal."""
+    async def set_quotas(self, name: str, weight: int | None, delay_us: int | None, quotas: Changes) -> dict[str, Any]:
+        """Change a tenant's share, promise and quotas; what it has already it keeps. Raises Refusal."""
         state = self._state
         async with state.lock:
             tenant = state.tenant(name)
             changed = quotas.applied(tenant.quotas)
+            wanted = msgspec.structs.replace(
+                tenant,
+                weight=tenant.weight if weight is None else weight,
+                delay_us=tenant.delay_us if delay_us is None else delay_us,
+            )
+            await self._delays.admit(wanted)
+            tenant.delay_us = wanted.delay_us
             if weight is not None:
                 await state.engine.call("tenant.weight", index=tenant.index, weight=weight)
                 tenant.weight = weight
@@ -131,6 +143,7 @@ class Tenants:
         state = self._state
         async with state.lock:
             tenant = state.tenant(name)
+            await self._delays.admit(msgspec.structs.replace(tenant, weight=weight))
             await state.engine.call("tenant.weight", index=tenant.index, weight=weight)
             tenant.weight = weight
             await state.save(tenant)
@@ -159,6 +172,7 @@ class Tenants:
             "addresses": tenant.addresses,
             "network": tenant.network,
             "weight": tenant.weight,
+            "delay_us": tenant.delay_us or None,
             "uid": tenant.uid,
             "quotas": self._accounts.describe(tenant, frames),
             "directory": str(self.directory(tenant.name)),

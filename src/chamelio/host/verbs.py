@@ -78,6 +78,7 @@ class TenantAdd(Arguments):
     weight: int = 1
     uid: int | None = None
     network: int = 0
+    delay_us: Annotated[int, msgspec.Meta(ge=0)] = 0
     quotas: Changes = msgspec.field(default_factory=Changes)
 
 
@@ -97,7 +98,15 @@ class TenantSet(OfTenant):
     """A tenant's new share and quotas; what is not named stays."""
 
     weight: int | None = None
+    delay_us: Annotated[int, msgspec.Meta(ge=0)] | None = None
     quotas: Changes = msgspec.field(default_factory=Changes)
+
+
+class BoundOf(Arguments):
+    """A tenant, or all; `virtual`: by the virtual clock, where everything is warm."""
+
+    tenant: str | None = None
+    clock: Literal["cold", "virtual"] = "cold"
 
 
 class LoadOptions(Arguments):
@@ -258,7 +267,7 @@ async def route_add(daemon: Daemon, a: RouteAdd, caller: Caller, fds: list[int])
 @verb("tenant.add", TenantAdd, "provider")
 async def tenant_add(daemon: Daemon, a: TenantAdd, caller: Caller, fds: list[int]) -> Any:
     """Add a tenant; the result names its token file."""
-    return await daemon.tenants.add(a.name, a.addresses, a.weight, a.uid, a.network, a.quotas)
+    return await daemon.tenants.add(a.name, a.addresses, a.weight, a.uid, a.network, a.delay_us, a.quotas)
 
 
 @verb("tenant.list", Nothing, "anybody")
@@ -285,7 +294,7 @@ async def tenant_weight(daemon: Daemon, a: TenantWeight, caller: Caller, fds: li
 @verb("tenant.set", TenantSet, "provider")
 async def tenant_set(daemon: Daemon, a: TenantSet, caller: Caller, fds: list[int]) -> Any:
     """Change a tenant's share and quotas."""
-    return await daemon.tenants.set_quotas(a.tenant, a.weight, a.quotas)
+    return await daemon.tenants.set_quotas(a.tenant, a.weight, a.delay_us, a.quotas)
 
 
 @verb("tenant.rm", OfTenant, "provider")
@@ -421,6 +430,15 @@ async def metrics(daemon: Daemon, a: Some, caller: Caller, fds: list[int]) -> An
     names = [t.name for t in daemon.state.tenants.values() if caller.may(t.name) and a.tenant in (None, t.name)]
     values = await daemon.metrics(names, provider=caller.provider)
     return {"time_ns": time.monotonic_ns(), "metrics": values}
+
+
+@verb("bound", BoundOf, "anybody")
+async def bound(daemon: Daemon, a: BoundOf, caller: Caller, fds: list[int]) -> Any:
+    """How long tenants wait for their turn at most: all of them for the provider, its own for a tenant."""
+    if a.tenant is not None:
+        daemon.state.tenant(a.tenant)
+    names = [t.name for t in daemon.state.tenants.values() if caller.may(t.name) and a.tenant in (None, t.name)]
+    return await daemon.delays.describe(names, a.clock)
 
 
 @verb("shutdown", Shutdown, "provider")

@@ -19,7 +19,6 @@ from rich.progress import track
 
 from chamelio.bench.adversaries import ADVERSARIES, NEIGHBOUR
 from chamelio.bench.isolation import show
-from chamelio.bench.isolation.bounds import bound_ns
 from chamelio.bench.isolation.case import MEASURED_NS, Case, measure
 from chamelio.engine.image import POLICIES
 from chamelio.messages import Refusal
@@ -48,10 +47,6 @@ def cases(
                         for intensity in adversary.intensities:
                             for policy in policies:
                                 yield Case(adversary.name, intensity, w, n, policy, load, port, measured_ns)
-
-
-def _one(case: Case) -> dict[str, Any]:
-    return {**measure(case), "bound": bound_ns(case)}
 
 
 def compare(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -91,9 +86,9 @@ def _ratio(a: dict[str, Any] | None, b: dict[str, Any] | None) -> float | None:
 def run_cases(wanted: Sequence[Case], *, jobs: int = 1, console: Console | None = None) -> list[dict[str, Any]]:
     """Their results, in order; `jobs` at a time."""
     if jobs == 1:
-        return [_one(case) for case in track(wanted, "measuring", console=console, disable=console is None)]
+        return [measure(case) for case in track(wanted, "measuring", console=console, disable=console is None)]
     with ProcessPoolExecutor(jobs) as pool:
-        return list(track(pool.map(_one, wanted), "measuring", total=len(wanted), console=console, disable=console is None))
+        return list(track(pool.map(measure, wanted), "measuring", total=len(wanted), console=console, disable=console is None))
 
 
 def run(

@@ -10,6 +10,7 @@ import numpy as np
 from chamelio.bench.adversaries import ADVERSARIES, NEIGHBOUR, Place, Step, protocols
 from chamelio.bench.adversaries.lines import Line, template
 from chamelio.bench.adversaries.tenant import Tenant
+from chamelio.bench.isolation.bounds import bound_ns
 from chamelio.bench.isolation.victim import REQUEST_BYTES, Requests, Watched, delays
 from chamelio.engine.counters import drop_counts
 from chamelio.engine.engine import Engine
@@ -80,6 +81,7 @@ def measure(case: Case, seed: int = 1) -> dict[str, Any]:
         others = sorted({t.index for t in behaviour.tenants})
         return {
             **asdict(case),
+            "bound": bound_ns(host, victim.index),
             **{name: quantiles(values) for name, values in found.items()},
             "requests": requests.count - sent,
             "served": len(found["delay"]),
