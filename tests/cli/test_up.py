@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from host.rig import alive, wait_until
+from metrics_rig import connect, get, snapshot_of
 
 Run = Callable[..., Any]
 
@@ -90,3 +92,17 @@ def test_interrupting_the_foreground_ends_everything(run_directory: Path) -> Non
         assert process.wait(10) == 0
     assert not alive(engine)
     assert not (run_directory / "api.sock").exists()
+
+
+def test_metrics_are_served_where_they_were_asked_for(run: Run, run_directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for wrong in (address, "127.0.0.1", "127.0.0.1:http"):
+            refused = run("up", "--detach", "--metrics", wrong)
+            assert refused.exit == 2 and wrong in refused.err, refused
+    assert run("up", "--detach", "--port", "w0=wire:w0:a", "--metrics", address).exit == 0
+    host, _, port = address.rpartition(":")
+    body = get(socket.create_connection((host, int(port)), timeout=5))[1]
+    said = snapshot_of(body)
+    assert said["engine_up"] == 1 and set(said["port_rx_packets"]) == {"w0"} and said["engine_rounds"] > 0
+    assert set(snapshot_of(get(connect(run_directory))[1])) == set(said)

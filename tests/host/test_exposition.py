@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import time
@@ -186,6 +187,17 @@ def read_all(sock: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return b"".join(parts)
+
+
+def test_the_counters_file_can_be_read_as_the_page_says(host: Host, counted: Any) -> None:
+    code = re.search(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert code is not None
+    size = (host.run / "counters").stat().st_size // 8
+    found: dict[str, Any] = {"run": host.run, "n_cores": next(n for n in (1, 2) if size % n == 0)}
+    exec(code[1], found)
+    assert [found[name] for name in ("rounds", "idle_rounds", "elapsed", "idle")] == [
+        counted[0][name] for name in ("rounds", "idle_rounds", "cycles_elapsed", "cycles_idle")
+    ]
 
 
 def test_names_and_expressions_are_documented() -> None:

@@ -27,7 +27,7 @@ READERS = 16  # at once
 EXCHANGE_SECONDS = 5.0
 REQUEST_BYTES = 4096
 FRESH_SECONDS = 0.25  # a text is given to whoever asks within this time,
-FRESH_COSTS = 10  # or within so many times the time that it took to make
+FRESH_COSTS = 20  # or within so many times the time that writing it took: about twice that is what it costs the daemon
 
 log = logging.getLogger("chameliod.metrics")
 
@@ -157,9 +157,9 @@ class Exposition:
     async def text(self) -> bytes:
         """The text of now, or of a moment ago."""
         async with self._making:
-            begin = time.monotonic()
-            if begin > self._stale:
+            if time.monotonic() > self._stale:
                 values = await self._snapshot()
+                begin = time.monotonic()
                 self._text = (await asyncio.to_thread(render, values)).encode()
                 now = time.monotonic()
                 self._stale = now + max(FRESH_SECONDS, FRESH_COSTS * (now - begin))
