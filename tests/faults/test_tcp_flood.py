@@ -56,7 +56,6 @@ def test_a_flood_takes_no_more_than_the_backlog_and_is_accounted_for() -> None:
 
 
 @pytest.mark.fault(25)
-@pytest.mark.xfail(reason="since chunks follow from contracts the neighbour has 93 % of its goodput, not 95 %", strict=False)
 @pytest.mark.parametrize("rate", [LINE_RATE, 10_000_000])
 def test_a_syn_flood_is_not_noticed_next_door(rate: float) -> None:
     """Red is backlogged without it, too. The second rate is far beyond what red's share can answer: only red itself suffers."""

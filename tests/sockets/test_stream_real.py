@@ -116,7 +116,6 @@ def test_event_loops_that_end_give_their_contexts_back(small_host: Host) -> None
         asyncio.run(run())
 
 
-@pytest.mark.long  # it has hung once in some twenty runs, on a loaded machine
 def test_agents_are_replaced_while_data_flows(small_host: Host) -> None:
     async def replace() -> None:
         for tenant in ADDRESSES:

@@ -144,6 +144,18 @@ class Linux:
             raise
         return await asyncio.open_connection(sock=sock, limit=LIMIT)
 
+    async def connect_at_once(self, address: str, port: int, count: int) -> list[Streams]:
+        """So many connections, whose SYNs leave within a few milliseconds, however busy the machine is. Raises OSError."""
+        socks = [self.socket() for _ in range(count)]
+        for sock in socks:
+            sock.setblocking(False)
+        for sock in socks:
+            sock.connect_ex((address, port))
+        loop = asyncio.get_running_loop()
+        for sock in socks:
+            await loop.sock_connect(sock, (address, port))  # it is under way
+        return [await asyncio.open_connection(sock=sock, limit=LIMIT) for sock in socks]
+
 
 class TcpInfo(NamedTuple):
     """What Linux says of a socket, linux/tcp.h: the first `struct tcp_info` that has them all is Linux 6.2's."""
