@@ -121,7 +121,9 @@ def test_agents_are_replaced_while_data_flows(small_host: Host) -> None:
         for tenant in ADDRESSES:
             await asyncio.to_thread(small_host.replace_agent, tenant)
         await asyncio.sleep(0.5)
-        assert (await small_host.connect())[1].get_extra_info("peername") == (ADDRESSES["red"], PORT), "it serves again"
+        _, writer = await small_host.connect()
+        assert writer.get_extra_info("peername") == (ADDRESSES["red"], PORT), "it serves again"
+        await close(writer)  # the server waits for it at the end
 
     asyncio.run(echoed(small_host, 400, replace))
 
