@@ -1,6 +1,6 @@
-/* TCP (RFC 9293) on the fast path. Read on: conn.h, what a connection is; segment.h, its segments; output.h and input.h, what is sent and what
- * comes; predict.h, what nearly always comes and is sent; handshake.h, how connections begin. What is rare or a matter of policy (timeouts,
- * congestion control, who may listen) is the slow path's, slowpath.py. */
+/* TCP (RFC 9293) on the fast path. Read on: conn.h, what a connection is; segment.h, its segments; output.h, what is sent; ack.h, what
+ * acknowledgements say; input.h, what comes; predict.h, what nearly always comes and is sent; handshake.h, how connections begin. What is rare
+ * or a matter of policy (timeouts, congestion control, who may listen) is the slow path's, slowpath.py. */
 #include "handshake.h"
 
 /* The end of a run: an acknowledgement if one was asked for, and the timer. */
